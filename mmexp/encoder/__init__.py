@@ -1,0 +1,1 @@
+"""Vision encoders: images in, one feature map per requested depth out."""

@@ -1,0 +1,1 @@
+"""How the feature maps of several encoders become one or more streams."""

@@ -1,0 +1,1 @@
+"""The composed multimodal LLM."""

@@ -1,0 +1,1 @@
+"""What a config is and costs, before anything is launched."""

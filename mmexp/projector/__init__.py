@@ -1,0 +1,1 @@
+"""Encoder features to visual tokens of the LLM's width."""

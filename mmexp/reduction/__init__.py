@@ -1,0 +1,1 @@
+"""Fewer visual tokens after the projector."""
