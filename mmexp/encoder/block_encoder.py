@@ -5,6 +5,7 @@ plain and hierarchical networks; the blocks after the deepest tap are not run.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +29,9 @@ class BlockEncoder(nn.Module):
     num_prefix_tokens: int
     layout: str
     depth: int
+    network: Any
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class BlockEncoder(nn.Module):
                 return None
             return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
-        def after(index: int):  # noqa: ANN202 - a hook, typed by torch
+        def after(index: int) -> Any:
             def hook(_module: nn.Module, _args: tuple, output: torch.Tensor | tuple) -> torch.Tensor | tuple | None:
                 hidden = output[0] if isinstance(output, tuple) else output
                 changed = self._inject(hidden, inject[index]) if index in inject else hidden

@@ -1,8 +1,8 @@
 """Pix2Struct's vision encoder, with its patches made on the device.
 
-Same patches as transformers' ``Pix2StructImageProcessor`` for a square image whose side is a multiple of the patch
-size: standardised per image (not per channel), patches flattened as (row, column, channel), then row and column
-numbers from 1. Padding patches do not arise, so the attention mask is all ones.
+Same patches as transformers' ``Pix2StructImageProcessorPil`` (the torch processor divides by n - 1 instead) for a
+square image whose side is a multiple of the patch size: standardised per image (not per channel), patches flattened as
+(row, column, channel), then row and column numbers from 1. Padding patches do not arise, so the mask is all ones.
 """
 
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ class TransformersEncoder(BlockEncoder):
         load: bool = True,
     ) -> None:
         super().__init__(mean=mean, std=std)
-        cls = vision_class(model_class)
+        cls: Any = vision_class(model_class)
         self.network = cls(cls.config_class(**config))
         self.num_prefix_tokens = num_prefix_tokens
         self.image_size = image_size

@@ -48,5 +48,5 @@ def _from_hub(name: str, from_hub: Callable[[], dict[str, torch.Tensor]]) -> dic
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"weights: cannot get '{name}' from the hub ({reason[:120]}); download it on a machine with access "
-            f"(hf download {name.removeprefix('timm/') if '/' not in name else name}) and set HF_HOME, or give a .safetensors path"
+            f"(hf download {name}) and set HF_HOME, or give a .safetensors path"
         ) from error

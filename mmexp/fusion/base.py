@@ -16,9 +16,7 @@ class BaseFusion(nn.Module):
 
     streams: list[FeatureShape]
 
-    def __init__(
-        self, *, shapes: Mapping[str, FeatureShape], tap_shapes: Mapping[str, Sequence[FeatureShape]]
-    ) -> None:
+    def __init__(self, *, shapes: Mapping[str, FeatureShape], tap_shapes: Mapping[str, Sequence[FeatureShape]]) -> None:
         super().__init__()
         self.shapes = dict(shapes)
         self.tap_shapes = {name: list(all_taps) for name, all_taps in tap_shapes.items()}

@@ -10,9 +10,7 @@ from mmexp.interfaces import FeatureMap, FeatureShape
 class NoFusion(BaseFusion):
     """Raises ``UserError`` when the config has more than one encoder."""
 
-    def __init__(
-        self, *, shapes: Mapping[str, FeatureShape], tap_shapes: Mapping[str, Sequence[FeatureShape]]
-    ) -> None:
+    def __init__(self, *, shapes: Mapping[str, FeatureShape], tap_shapes: Mapping[str, Sequence[FeatureShape]]) -> None:
         super().__init__(shapes=shapes, tap_shapes=tap_shapes)
         if len(shapes) != 1:
             raise UserError(f"fusion=none takes one encoder, encoder has {len(shapes)}: {', '.join(shapes)}")

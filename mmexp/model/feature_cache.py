@@ -1,0 +1,135 @@
+"""Features of frozen encoders, computed once per image and view and shared by all runs on this disk.
+
+One entry per (pixels of the view, fingerprint of the encoder's weights and settings, dtype, tap). A folder holds
+segments: ``<name>.keys.npy`` (n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A
+segment appears by an atomic rename and is never changed, so readers need no lock; writers take one file lock.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import nn
+
+KEY_BYTES = 16
+
+
+def view_key(view: np.ndarray) -> bytes:
+    """Identity of a view's pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(view).tobytes(), digest_size=KEY_BYTES).digest()
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Hash of the weights and of every setting that changes what comes out."""
+    digest = hashlib.sha256(repr(encoder).encode())
+    settings = {key: value for key, value in vars(encoder).items() if isinstance(value, int | float | str | bool)}
+    digest.update(repr(sorted(settings.items())).encode())
+    tensors = [*encoder.state_dict().items(), ("mean", encoder.mean), ("std", encoder.std)]
+    for name, value in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:20]
+
+
+class EncoderFeatures:
+    """The cache of one frozen encoder.
+
+    Args:
+        encoder: in evaluation mode, weights loaded.
+        taps: depths that are stored in one pass.
+        root: folder of all caches.
+        limit_bytes: the caches of all encoders together; what does not fit is computed anew each time.
+    """
+
+    def __init__(self, encoder: Any, taps: Sequence[int], root: Path, limit_bytes: int) -> None:
+        self.encoder, self.taps, self.limit_bytes, self.root = encoder, tuple(sorted(set(taps))), limit_bytes, root
+        dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
+        self.folder = root / f"{fingerprint(encoder)}-{dtype}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._rows: dict[int, dict[bytes, tuple[np.ndarray, int]]] = {tap: {} for tap in self.taps}
+        self._seen: set[str] = set()
+        self._load_segments()
+
+    def lookup(self, view: np.ndarray) -> dict[int, np.ndarray] | None:
+        """(3, H, W) uint8 -> tap -> (N, D), or None where the view is not stored with all taps."""
+        key = view_key(view)
+        found = {}
+        for tap in self.taps:
+            place = self._rows[tap].get(key)
+            if place is None:
+                return None
+            found[tap] = place[0][place[1]]
+        return found
+
+    def fill(self, views: Iterable[np.ndarray], batch_size: int, progress: Callable[[int], None]) -> int:
+        """Compute what is missing, under the folder's lock; returns how many views the encoder saw."""
+        pending = list(views)
+        if not self._missing(pending):
+            return 0
+        with FileLock(self.folder / "lock"):
+            self._load_segments()
+            missing = self._missing(pending)
+            chunk = max(batch_size, 1024)
+            for start in range(0, len(missing), chunk):
+                self._write(missing[start : start + chunk], batch_size)
+                progress(start)
+        self._load_segments()
+        return len(missing)
+
+    def _missing(self, views: list[np.ndarray]) -> list[np.ndarray]:
+        unique = {view_key(view): view for view in views}
+        return [view for key, view in unique.items() if any(key not in self._rows[tap] for tap in self.taps)]
+
+    def _write(self, views: list[np.ndarray], batch_size: int) -> None:
+        maps: dict[int, list[np.ndarray]] = {tap: [] for tap in self.taps}
+        device = next(self.encoder.parameters()).device
+        for start in range(0, len(views), batch_size):
+            pixels = torch.from_numpy(np.stack(views[start : start + batch_size])).to(device)
+            with torch.no_grad():
+                features = self.encoder(self.encoder.normalize(pixels), self.taps)
+            for tap, feature in zip(self.taps, features, strict=True):
+                maps[tap].append(as_numpy(feature.tokens))
+        arrays = {tap: np.concatenate(parts) for tap, parts in maps.items()}
+        if self._used_bytes() + sum(array.nbytes for array in arrays.values()) > self.limit_bytes:
+            return
+        name = uuid.uuid4().hex
+        for tap, array in arrays.items():
+            _save(self.folder / f"{name}.{tap}.npy", array)
+        # The keys come last: a segment counts only once they are there.
+        keys = np.frombuffer(b"".join(view_key(view) for view in views), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        _save(self.folder / f"{name}.keys.npy", keys)
+
+    def _used_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.root.glob("*/*.npy"))
+
+    def _load_segments(self) -> None:
+        for keys_path in sorted(self.folder.glob("*.keys.npy")):
+            name = keys_path.name.removesuffix(".keys.npy")
+            if name in self._seen:
+                continue
+            self._seen.add(name)
+            keys = [row.tobytes() for row in np.load(keys_path)]
+            for tap in self.taps:
+                path = self.folder / f"{name}.{tap}.npy"
+                if path.is_file():
+                    array = np.load(path, mmap_mode="r")
+                    self._rows[tap].update({key: (array, row) for row, key in enumerate(keys)})
+
+
+def as_numpy(tokens: torch.Tensor) -> np.ndarray:
+    """numpy has no bfloat16: those are stored as float32."""
+    tokens = tokens.float() if tokens.dtype == torch.bfloat16 else tokens
+    return tokens.cpu().numpy()
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    os.replace(temporary, path)

@@ -1,0 +1,124 @@
+"""The vision side of the composed model: views in, visual tokens of the LLM's width out.
+
+Every shape is known when the parts are built, so that a wrong combination is refused before a tensor flows and the
+data side knows the number of visual tokens of an image without a forward pass.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmexp.errors import UserError
+from mmexp.instantiate import instantiate
+from mmexp.interfaces import FeatureMap, FeatureShape, ImageBatch, ImageSize
+
+
+class VisionSide(nn.Module):
+    """Encoders, feature layers, fusion, projectors, reductions, assembly.
+
+    Args:
+        spec: the config node ``model`` (encoders, fusion, projector, reduction).
+        out_dim: width of the LLM.
+        load: False builds without reading weights.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], *, out_dim: int, load: bool) -> None:
+        super().__init__()
+        # typed Any: torch types the values of its containers as bare modules, without our properties
+        self.encoders: Any = nn.ModuleDict()
+        self.feature_layers: Any = nn.ModuleDict()
+        self.resolutions = {}
+        tap_shapes: dict[str, list[FeatureShape]] = {}
+        for name, node in spec["encoders"].items():
+            encoder, layers, shapes = build_encoder(name, node, load=load)
+            self.encoders[name], self.feature_layers[name], tap_shapes[name] = encoder, layers, shapes
+            self.resolutions[name] = build_resolution(name, node)
+        if not self.encoders:
+            raise UserError("encoder: none is chosen; for example encoder=[clip]")
+        selected = {name: layers.out_shape for name, layers in self.feature_layers.items()}
+        self.fusion = instantiate(spec["fusion"], "fusion", shapes=selected, tap_shapes=tap_shapes)
+        self.projector: Any = nn.ModuleList()
+        self.reduction: Any = nn.ModuleList()
+        for stream in self.fusion.streams:
+            projector = instantiate(
+                spec["projector"],
+                "projector",
+                in_dim=stream.dim,
+                in_tokens=stream.num_tokens,
+                in_grid=stream.grid,
+                out_dim=out_dim,
+            )
+            self.projector.append(projector)
+            self.reduction.append(
+                instantiate(spec["reduction"], "reduction", in_tokens=projector.num_tokens, in_grid=projector.grid)
+            )
+        # All encoders of an image are cut into views alike; the first one's resolution puts them together again.
+        self.resolution = next(iter(self.resolutions.values()))
+        self.assembler = self.resolution.assembler(out_dim)
+
+    @property
+    def tokens_per_view(self) -> int:
+        """Visual tokens Q that one view becomes, all streams together."""
+        return sum(part.num_tokens for part in self.reduction)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        return self.reduction[0].grid if len(self.reduction) == 1 else None
+
+    def num_tokens(self, size: ImageSize) -> int:
+        """Visual tokens of an image of (width, height) pixels."""
+        return self.resolution.num_tokens(size, self.tokens_per_view, self.grid)
+
+    def taps(self, name: str) -> tuple[int, ...]:
+        """Depths that are needed of an encoder: its layer selection's, then the fusion's extra ones."""
+        return (*self.feature_layers[name].taps, *self.fusion.extra_taps().get(name, ()))
+
+    def forward(self, images: ImageBatch) -> list[torch.Tensor]:
+        """The visual tokens of each image: list of (Q_i, D_llm)."""
+        fused = self.fusion(self._encode(images))
+        streams = [reduce(project(stream)) for stream, project, reduce in self._chains(fused)]
+        tokens = streams[0].tokens if len(streams) == 1 else torch.cat([stream.tokens for stream in streams], dim=1)
+        return self.assembler(tokens, self.grid, images.view_counts, images.sizes)
+
+    def _chains(self, fused: list[FeatureMap]) -> Iterable[tuple[FeatureMap, nn.Module, nn.Module]]:
+        return zip(fused, self.projector, self.reduction, strict=True)
+
+    def _encode(self, images: ImageBatch) -> dict[str, list[FeatureMap]]:
+        done: dict[str, list[FeatureMap]] = {}
+        for name in self.fusion.run_order():
+            maps = self._maps(name, images, done)
+            own = len(self.feature_layers[name].taps)
+            done[name] = [self.feature_layers[name](maps[:own]), *maps[own:]]
+        return {name: done[name] for name in self.encoders}
+
+    def _maps(self, name: str, images: ImageBatch, done: dict[str, list[FeatureMap]]) -> list[FeatureMap]:
+        encoder, taps = self.encoders[name], self.taps(name)
+        cached = images.features.get(name)
+        if cached is not None:
+            weight = next(self.projector.parameters())
+            return [FeatureMap(cached[tap].to(weight.dtype), encoder.shape(tap).grid) for tap in taps]
+        trained = any(parameter.requires_grad for parameter in encoder.parameters())
+        inject = self.fusion.inject(name, done)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (trained or inject is not None)):
+            return encoder(encoder.normalize(images.views[name]), taps, inject)
+
+
+def build_encoder(name: str, node: Mapping[str, Any], *, load: bool) -> tuple[Any, Any, list[FeatureShape]]:
+    """An encoder, its layer selection, and its shapes at every depth."""
+    parts = {key: value for key, value in node.items() if key not in ("resolution", "feature_layers")}
+    encoder = instantiate(parts, f"model.encoders.{name}", load=load)
+    shapes = [encoder.shape(tap) for tap in range(encoder.depth + 1)]
+    layers = instantiate(
+        node["feature_layers"], f"model.encoders.{name}.feature_layers", depth=encoder.depth, shapes=shapes
+    )
+    return encoder, layers, shapes
+
+
+def build_resolution(name: str, node: Mapping[str, Any]) -> Any:
+    """How images become this encoder's views; needs no torch."""
+    mean = node.get("mean") or (0.5, 0.5, 0.5)
+    return instantiate(
+        node["resolution"], f"model.encoders.{name}.resolution", image_size=node["image_size"], mean=mean
+    )
