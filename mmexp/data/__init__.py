@@ -1,0 +1,1 @@
+"""From sources on disk to packed batches."""
