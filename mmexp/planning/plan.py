@@ -1,0 +1,97 @@
+"""What a config is, before anything is launched: parameters by part, what each stage trains, visual tokens.
+
+Built on meta tensors from the real configuration: no weights, no GPU, no hub.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Figures of one config."""
+
+    row: str
+    parameters: dict[str, int]
+    """Part -> number of parameters; encoders by name."""
+    trained: dict[str, int]
+    """Stage -> parameters that it trains."""
+    steps: dict[str, int]
+    """Stage -> optimizer steps."""
+    samples: dict[str, int]
+    """Stage -> samples that it sees (steps times global batch)."""
+    visual_tokens: int
+    """Of one square image at the encoder's own size."""
+    encoder_tokens: dict[str, int] = field(default_factory=dict)
+    """Encoder -> tokens of one view at the selected depth."""
+
+
+def plan(row: str, config: Mapping[str, Any]) -> Plan:
+    """Figures of one resolved config. Raises ``UserError`` where it cannot be built."""
+    from mmexp.model.build import build_meta_model
+    from mmexp.training.parameters import freeze_and_group, trained_names
+
+    model = build_meta_model(config["model"])
+    sizes = {name: parameter.numel() for name, parameter in model.named_trainables()}
+    trained, steps, samples = {}, {}, {}
+    for name, stage in config["recipe"]["stages"].items():
+        if "trainable" not in stage:
+            continue
+        freeze_and_group(model, stage["trainable"], 0.0)
+        trained[name] = sum(sizes[parameter] for parameter in trained_names(model))
+        steps[name] = int(stage["schedule"]["steps"])
+        samples[name] = steps[name] * int(stage["data"]["batching"]["batch_size"])
+    image_size = max(int(node["image_size"]) for node in config["model"]["encoders"].values())
+    return Plan(
+        row=row,
+        parameters=parameters_by_part(sizes),
+        trained=trained,
+        steps=steps,
+        samples=samples,
+        visual_tokens=model.vision.num_tokens((image_size, image_size)) if config["recipe"]["use_images"] else 0,
+        encoder_tokens={name: layers.out_shape.num_tokens for name, layers in model.vision.feature_layers.items()},
+    )
+
+
+def parameters_by_part(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sum by the first component of the name, encoders by their own name."""
+    parts: dict[str, int] = {}
+    for name, size in sizes.items():
+        first, second, *_ = name.split(".")
+        part = second if first == "encoders" else first
+        parts[part] = parts.get(part, 0) + size
+    return parts
+
+
+def print_plans(plans: list[Plan], console: Console) -> None:
+    """A table that fits a terminal: a line for each row."""
+    parts = list(dict.fromkeys(part for figures in plans for part in figures.parameters))
+    stages = list(dict.fromkeys(stage for figures in plans for stage in figures.trained))
+    table = Table(title="parameters by part, parameters trained by stage, visual tokens of an image")
+    table.add_column("row")
+    for column in (*parts, *(f"{stage} trains" for stage in stages), *(f"{stage} samples" for stage in stages)):
+        table.add_column(column, justify="right")
+    table.add_column("visual tokens", justify="right")
+    for figures in plans:
+        table.add_row(
+            figures.row,
+            *(human(figures.parameters.get(part)) for part in parts),
+            *(human(figures.trained.get(stage)) for stage in stages),
+            *(human(figures.samples.get(stage)) for stage in stages),
+            str(figures.visual_tokens),
+        )
+    console.print(table)
+
+
+def human(number: int | None) -> str:
+    """1234567 -> 1.23M."""
+    if number is None:
+        return "-"
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f}{unit}"
+    return str(number)

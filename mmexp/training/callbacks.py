@@ -1,0 +1,91 @@
+"""What happens beside the steps: the metrics file, the progress file, checkpoints that a kill cannot tear."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+METRICS = "metrics.jsonl"
+PROGRESS = "progress.json"
+CHECKPOINT = "last.ckpt"
+
+
+class MetricsFile(Callback):
+    """Appends a line per ``every`` steps to ``metrics.jsonl``: the truth that loggers mirror.
+
+    Lines past the checkpoint that a resumed run starts from are dropped first, so no step stands twice.
+    """
+
+    def __init__(self, path: Path, every: int, start_step: int) -> None:
+        self.path, self.every, self.started = path, every, time.monotonic()
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if line and json.loads(line)["step"] <= start_step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if trainer.is_global_zero and (step % self.every == 0 or step in (1, trainer.max_steps)):
+            values = {name: float(value) for name, value in pl_module.last.items()}  # type: ignore[union-attr, operator]
+            record = {"step": step, **values, "seconds": round(time.monotonic() - self.started, 3)}
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step)
+
+
+class ProgressFile(Callback):
+    """Says at most once a second how far the stage is, for whoever shows it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.written = path, 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero and time.monotonic() - self.written >= 1:
+            write_progress(self.path, trainer.global_step, trainer.max_steps)
+            self.written = time.monotonic()
+
+
+def write_progress(path: Path, step: int, total: int) -> None:
+    """Atomically write ``{"step", "total"}``."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"step": step, "total": total}))
+    os.replace(temporary, path)
+
+
+class Checkpoints(Callback):
+    """Every ``every`` steps: trained weights, optimizer, schedule and random state, by an atomic rename."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 and step < trainer.max_steps:
+            temporary = self.folder / f"{CHECKPOINT}.tmp"
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                os.replace(temporary, self.folder / CHECKPOINT)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["torch_rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["torch_rng"])
+
+
+def checkpoint_step(folder: Path) -> int:
+    """Optimizer steps that the checkpoint in ``folder`` has behind it; 0 where there is none."""
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return 0
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
