@@ -1,0 +1,1 @@
+"""How an image becomes the views of an encoder."""
