@@ -1,0 +1,1 @@
+"""From questions and answers to scores: benchmarks, official scoring rules, generation, results."""

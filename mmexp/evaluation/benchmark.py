@@ -1,0 +1,187 @@
+"""A benchmark: questions read from QA JSONL, and the scoring of their answers."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmexp.errors import UserError
+from mmexp.evaluation.metrics import Answers, make_metric, metric_name
+from mmexp.interfaces import Turn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question of a benchmark. ``turn.answer`` is the (most frequent) reference; the model never sees it."""
+
+    id: str
+    image: Path | None
+    turn: Turn
+    references: tuple[str, ...]
+    origin: str
+    """``file:line``."""
+
+
+class Benchmark:
+    """Questions with references, and the metric they are scored by.
+
+    A line of ``annotations`` is ``{"question_id", "image", "question", "answer" or "answers", "family", "format",
+    "choices"}``. ``answers`` is a list of strings (the annotators of VQA); ``family`` is the label that scores are
+    reported by (POPE's and MME's category); ``format`` overrides ``response_format`` for one question; ``choices``
+    are laid out below the question as ``A. ...``. The last three are optional; ``image`` may be null.
+
+    Args:
+        annotations: QA JSONL file.
+        image_folder: folder that ``image`` is relative to.
+        metric: name of the scoring rule (``mmexp.evaluation.metrics``).
+        variant: whose version of it: ``lmms_eval`` or ``vlmevalkit``.
+        response_format: name of the response-format prompt, or None for none.
+        max_new_tokens: longest answer in tokens.
+        limit: only the first so many questions; None for all.
+
+    Raises:
+        UserError: no such metric or variant, a limit below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        annotations: str,
+        image_folder: str,
+        metric: str,
+        variant: str,
+        response_format: str | None,
+        max_new_tokens: int,
+        limit: int | None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise UserError(f"limit: at least 1 question or null for all, not {limit}")
+        self.annotations = Path(annotations)
+        self.image_folder = Path(image_folder)
+        self.metric = make_metric(metric, variant)
+        self.metric_key = metric
+        self.response_format = response_format
+        self.max_new_tokens = max_new_tokens
+        self.limit = limit
+
+    def check_files(self) -> None:
+        """Raises ``UserError`` when the annotations or the image folder are not there."""
+        if not self.annotations.is_file():
+            raise UserError(f"annotations: no file '{self.annotations}'; see docs of the benchmark, or set paths.data")
+        if not self.image_folder.is_dir():
+            raise UserError(f"image_folder: no folder '{self.image_folder}'")
+
+    def questions(self) -> list[Question]:
+        """All questions, in the order of the file.
+
+        Raises:
+            UserError: with file and line: not JSON, a missing or mistyped key, an answer that the metric cannot score,
+                an image that is not there; a file without questions, pairs that are incomplete.
+        """
+        self.check_files()
+        questions = list(self._read())
+        if not questions:
+            raise UserError(f"{self.annotations}: no questions")
+        problem = self.metric.group_problem(
+            [self.metric.unit(q.id, q.turn.family, str(q.image), index) for index, q in enumerate(questions)]
+        )
+        if problem:
+            raise UserError(f"{self.annotations}: {problem}" + (f" (limit is {self.limit})" if self.limit else ""))
+        return questions
+
+    def answers(self, questions: Sequence[Question], predictions: Sequence[str]) -> Answers:
+        """Score each prediction."""
+        scores = [
+            self.metric.score(prediction, question.references)
+            for question, prediction in zip(questions, predictions, strict=True)
+        ]
+        return Answers(
+            question_ids=[question.id for question in questions],
+            families=[question.turn.family for question in questions],
+            images=["" if question.image is None else str(question.image) for question in questions],
+            questions=[question.turn.question for question in questions],
+            predictions=list(predictions),
+            answers=[question.turn.answer for question in questions],
+            scores=np.array(scores, dtype=float),
+        )
+
+    def metrics(self, name: str, answers: Answers) -> dict[str, float]:
+        """Named numbers of this benchmark, called ``name``, in the order headline, parts."""
+        values = self.metric.values(answers, np.ones((1, len(answers))))
+        return {metric_name(self.metric, name, key): float(values[key][0]) for key in sorted(values, key=bool)}
+
+    def _read(self) -> Iterator[Question]:
+        with self.annotations.open(encoding="utf-8") as file:
+            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            for count, (number, line) in enumerate(lines):
+                if count == self.limit:
+                    return
+                origin = f"{self.annotations}:{number}"
+                yield self._question(_record(line, origin), origin)
+
+    def _question(self, record: Mapping[str, Any], origin: str) -> Question:
+        family = str(record.get("family") or "")
+        references = _references(record, origin)
+        problem = self.metric.problem(references, family)
+        if problem:
+            raise UserError(f"{origin}: {problem}")
+        return Question(
+            id=str(_need(record, "question_id", (str, int), origin)),
+            image=self._image(record, origin),
+            turn=Turn(
+                question=_with_choices(_need(record, "question", str, origin), record.get("choices"), origin),
+                answer=Counter(references).most_common(1)[0][0],
+                response_format=record.get("format", self.response_format),
+                family=family,
+            ),
+            references=references,
+            origin=origin,
+        )
+
+    def _image(self, record: Mapping[str, Any], origin: str) -> Path | None:
+        if "image" in record and record["image"] is None:
+            return None
+        path = self.image_folder / _need(record, "image", str, origin)
+        if not path.is_file():
+            raise UserError(f"{origin}: no image '{path}'")
+        return path
+
+
+def _record(line: str, origin: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{origin}: not JSON ({error.msg}, column {error.colno}); one object per line") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{origin}: a {type(record).__name__}, not an object with 'question_id', 'image', 'question'")
+    return record
+
+
+def _need(record: Mapping[str, Any], key: str, kind: type | tuple[type, ...], origin: str) -> Any:
+    if key not in record:
+        raise UserError(f"{origin}: no '{key}'; there is {', '.join(record)}")
+    if not isinstance(record[key], kind):
+        raise UserError(f"{origin}: '{key}' is {json.dumps(record[key])[:60]}, and should be text")
+    return record[key]
+
+
+def _references(record: Mapping[str, Any], origin: str) -> tuple[str, ...]:
+    if "answers" not in record:
+        return (_need(record, "answer", str, origin),)
+    answers = record["answers"]
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(f"{origin}: 'answers' is {json.dumps(answers)[:60]}, and should be a list of texts")
+    return tuple(answers)
+
+
+def _with_choices(question: str, choices: Any, origin: str) -> str:
+    """The question, then one line for each choice (LLaVA-1.5's layout)."""
+    if choices is None:
+        return question
+    if not isinstance(choices, list) or not 2 <= len(choices) <= 26:
+        raise UserError(f"{origin}: 'choices' is {json.dumps(choices)[:60]}, and should be a list of 2 to 26 texts")
+    return "\n".join([question, *(f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices))])

@@ -1,0 +1,239 @@
+"""The terminal stage of a trial: the trained model answers the benchmarks, the answers are scored and written."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from mmexp.errors import UserError
+from mmexp.evaluation.benchmark import Benchmark, Question
+from mmexp.evaluation.metrics import Answers
+from mmexp.evaluation.result import aggregate, missing_metrics, read_result, write_predictions, write_result
+
+LIBRARIES = ("mmexp", "torch", "lightning", "transformers", "timm", "tokenizers", "numpy")
+IMAGES_MEASURED = 256
+"""Images whose size is read to say how many visual tokens an image becomes."""
+
+
+class EvaluateStage:
+    """Answers every question of every benchmark greedily; writes ``predictions.parquet`` and ``result.json``.
+
+    Args:
+        model: config node of the composed model.
+        init_from: folder of the stage whose weights are evaluated.
+        benchmarks: name -> config node of a ``Benchmark``.
+        aggregates: name -> ``{metrics: {metric: factor}}``.
+        template: config node of the conversation template.
+        use_images: False asks without the images (the blind baseline).
+        seed: of torch; greedy decoding draws nothing.
+        num_threads: of torch; None leaves them alone.
+        precision: ``fp32`` or ``bf16`` (autocast).
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any],
+        init_from: str | None,
+        benchmarks: Mapping[str, Any],
+        aggregates: Mapping[str, Any],
+        template: Mapping[str, Any],
+        use_images: bool,
+        seed: int,
+        num_threads: int | None,
+        precision: str,
+    ) -> None:
+        if not benchmarks:
+            raise UserError("benchmark: nothing to evaluate; choose at least one, for example benchmark=[core]")
+        self.model, self.init_from, self.template = model, init_from, template
+        self.benchmarks = {name: _benchmark(name, node) for name, node in benchmarks.items()}
+        self.aggregates = aggregates
+        self.use_images = use_images
+        self.seed, self.num_threads, self.precision = seed, num_threads, precision
+
+    def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
+        """Reads of ``runtime``: ``eval_batch_size``, ``accelerator``; and, all optional, ``trial_key``, ``stage_keys``,
+        ``stage_seconds`` and ``config_choices`` for the result, ``progress(done, total)`` for the display."""
+        started = time.perf_counter()
+        questions = {name: benchmark.questions() for name, benchmark in self.benchmarks.items()}
+        model = self._model(runtime)
+        asked = time.perf_counter()
+        answers = self._answer(model, questions, runtime)
+        ended = time.perf_counter()
+        write_predictions(workdir, answers)
+        asking = sum(len(part) for part in questions.values())
+        costs = {
+            "evaluation_seconds": ended - started,
+            "seconds_per_question": (ended - asked) / asking,
+            **_model_costs(model, questions, self.use_images),
+        }
+        write_result(workdir, self._result(answers, costs, runtime))
+
+    def _model(self, runtime: Mapping[str, Any]) -> Any:
+        import torch
+
+        from mmexp.model.build import load_model
+
+        if self.num_threads is not None:
+            torch.set_num_threads(self.num_threads)
+        torch.manual_seed(self.seed)
+        return load_model(self.model, self.init_from).to(device_of(runtime)).eval()
+
+    def _answer(
+        self, model: Any, questions: Mapping[str, Sequence[Question]], runtime: Mapping[str, Any]
+    ) -> dict[str, Answers]:
+        import torch
+
+        from mmexp.evaluation.generation import generate_answers
+
+        progress = _Progress(runtime.get("progress"), sum(len(part) for part in questions.values()))
+        autocast = torch.autocast(device_of(runtime), torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        answers = {}
+        with torch.inference_mode(), autocast:
+            for name, benchmark in self.benchmarks.items():
+                predictions = generate_answers(
+                    model,
+                    self.template,
+                    questions[name],
+                    use_images=self.use_images,
+                    batch_size=int(runtime.get("eval_batch_size", 16)),
+                    max_new_tokens=benchmark.max_new_tokens,
+                    progress=progress,
+                )
+                answers[name] = benchmark.answers(questions[name], predictions)
+        return answers
+
+    def _result(
+        self, answers: Mapping[str, Answers], costs: dict[str, Any], runtime: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        metrics: dict[str, float] = {}
+        for name, benchmark in self.benchmarks.items():
+            metrics |= benchmark.metrics(name, answers[name])
+        stage_seconds = dict(runtime.get("stage_seconds") or {})
+        return {
+            "trial_key": runtime.get("trial_key"),
+            "metrics": metrics | aggregate(metrics, self.aggregates),
+            "missing_aggregates": {
+                name: missing for name, node in self.aggregates.items() if (missing := missing_metrics(metrics, node))
+            },
+            "costs": costs
+            | {"seconds": sum(stage_seconds.values()) + costs["evaluation_seconds"], "stage_seconds": stage_seconds},
+            "scoring": {
+                "benchmarks": {
+                    name: {"metric": benchmark.metric_key, "variant": benchmark.metric.variant}
+                    for name, benchmark in self.benchmarks.items()
+                },
+                "aggregates": {name: {"metrics": dict(node["metrics"])} for name, node in self.aggregates.items()},
+            },
+            "stage_keys": dict(runtime.get("stage_keys") or {}),
+            "versions": library_versions(),
+            "config_choices": dict(runtime.get("config_choices") or {}),
+        }
+
+
+def evaluate_run(
+    run_dir: Path,
+    benchmarks: Mapping[str, Any],
+    resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    runtime: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Evaluate a finished run on further benchmarks: ``mmexp eval RUN_DIR benchmark=[pope,mme]``.
+
+    The run's ``config.yaml`` says everything but the benchmarks; the result is written to
+    ``<run_dir>/evaluations/<benchmark names>/`` and the run's own result stays as it is.
+
+    Args:
+        benchmarks: name -> config node of a ``Benchmark``, composed by the caller.
+        resolve: replaces ``stage:NAME/sub`` in a node by paths of finished stages.
+        runtime: as for ``EvaluateStage.run``.
+
+    Returns:
+        The result, with ``folder``: where it is.
+    """
+    from omegaconf import OmegaConf
+
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; RUN_DIR is a folder under paths.runs")
+    config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    node = {**config["evaluation"], "benchmarks": dict(benchmarks)}
+    own_runtime = node.pop("runtime", None) or {}
+    node.pop("_target_", None)
+    folder = run_dir / "evaluations" / "+".join(benchmarks)
+    stage = EvaluateStage(**resolve(node))
+    folder.mkdir(parents=True, exist_ok=True)
+    stage.run(folder, {**own_runtime, **runtime})
+    return {**read_result(folder), "folder": str(folder)}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def device_of(runtime: Mapping[str, Any]) -> str:
+    """``cuda`` where ``runtime.accelerator`` allows it and there is one, else ``cpu``."""
+    import torch
+
+    return (
+        "cuda" if runtime.get("accelerator", "cpu") in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+    )
+
+
+def _benchmark(name: str, node: Mapping[str, Any]) -> Benchmark:
+    from mmexp.instantiate import instantiate
+
+    benchmark = instantiate(node, f"benchmarks.{name}")
+    if not isinstance(benchmark, Benchmark):
+        raise UserError(f"benchmarks.{name}._target_: {type(benchmark).__name__} is not a Benchmark")
+    return benchmark
+
+
+def _model_costs(model: Any, questions: Mapping[str, Sequence[Question]], use_images: bool) -> dict[str, Any]:
+    """Parameters by part, and visual tokens of an image: their mean over (a part of) the benchmarks' images."""
+    parts: dict[str, int] = {}
+    for name, parameter in model.named_trainables():
+        part = name.split(".")[0]
+        if use_images or part == "llm":
+            parts[part] = parts.get(part, 0) + parameter.numel()
+    return {
+        "parameters": sum(parts.values()),
+        "parameters_by_part": parts,
+        "visual_tokens": _visual_tokens(model, questions) if use_images else 0,
+    }
+
+
+def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]]) -> float:
+    from PIL import Image
+
+    from mmexp.model.build import token_counter
+
+    images = dict.fromkeys(q.image for part in questions.values() for q in part if q.image is not None)
+    counter, counts = token_counter(model), []
+    for path in list(images)[:IMAGES_MEASURED]:
+        with Image.open(path) as image:
+            counts.append(counter(image.size))
+    return sum(counts) / len(counts) if counts else 0
+
+
+class _Progress:
+    """Adds the benchmarks' own counts up: called with how many questions more are answered."""
+
+    def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.report is not None:
+            self.report(self.done, self.total)

@@ -1,0 +1,155 @@
+"""The evaluation stage around a model and a generation that answer from a table."""
+
+import json
+import sys
+import types
+
+import pytest
+import torch
+from PIL import Image
+
+from mmexp.errors import UserError
+from mmexp.evaluation import stage as stage_module
+from mmexp.evaluation.result import read_predictions, read_result
+from mmexp.evaluation.stage import EvaluateStage, evaluate_run
+
+
+class FakeModel(torch.nn.Module):
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+        self.llm = torch.nn.Linear(3, 3)
+        self.projector = torch.nn.Linear(2, 2, bias=False)
+
+    def named_trainables(self):
+        return list(self.named_parameters())
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Stands for the parts of the model side; records how generation was called."""
+    calls = []
+
+    def generate_answers(model, template, questions, *, use_images, batch_size, max_new_tokens, progress):
+        calls.append({"use_images": use_images, "batch_size": batch_size, "max_new_tokens": max_new_tokens})
+        assert not torch.is_grad_enabled()
+        assert not model.training
+        progress(len(questions))
+        return [model.spec["answers"][question.turn.question] for question in questions]
+
+    fakes = {
+        "mmexp.model.build": {
+            "load_model": lambda spec, init_from: FakeModel(spec),
+            "token_counter": lambda model: lambda size: size[0] // 4,
+        },
+        "mmexp.evaluation.generation": {"generate_answers": generate_answers},
+    }
+    for name, members in fakes.items():
+        module = types.ModuleType(name)
+        vars(module).update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+    return calls
+
+
+@pytest.fixture
+def node(tmp_path):
+    """The node `evaluation` of a config."""
+    for name, width in (("a", 8), ("b", 24)):
+        Image.new("RGB", (width, 8)).save(tmp_path / f"{name}.png")
+    lines = [
+        {"question_id": 1, "image": "a.png", "question": "one?", "answer": "1", "family": "count"},
+        {"question_id": 2, "image": "b.png", "question": "red?", "answer": "yes", "family": "color"},
+    ]
+    (tmp_path / "qa.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return {
+        "model": {"answers": {"one?": "1", "red?": "no"}},
+        "init_from": None,
+        "benchmarks": {
+            "lab": {
+                "_target_": "mmexp.evaluation.benchmark.Benchmark",
+                "annotations": str(tmp_path / "qa.jsonl"),
+                "image_folder": str(tmp_path),
+                "metric": "lab_family",
+                "variant": "exact",
+                "response_format": "word",
+                "max_new_tokens": 4,
+                "limit": None,
+            }
+        },
+        "aggregates": {"overall": {"metrics": {"count": 1, "color": 0.5}}, "other": {"metrics": {"pope": 1}}},
+        "template": {},
+        "use_images": True,
+        "seed": 0,
+        "num_threads": None,
+        "precision": "fp32",
+    }
+
+
+def test_result(seen, node, tmp_path):
+    progress = []
+    runtime = {
+        "eval_batch_size": 3,
+        "trial_key": "abc",
+        "stage_keys": {"align": "k"},
+        "stage_seconds": {"align": 100.0},
+        "config_choices": {"projector": "linear"},
+        "progress": lambda done, total: progress.append((done, total)),
+    }
+    EvaluateStage(**node).run(tmp_path, runtime)
+    result = read_result(tmp_path)
+    assert result["metrics"] == {"lab": 50, "count": 100, "color": 0, "overall": 50}
+    assert result["missing_aggregates"] == {"other": ["pope"]}
+    assert (result["trial_key"], result["stage_keys"]) == ("abc", {"align": "k"})
+    assert result["config_choices"] == {"projector": "linear"}
+    assert result["scoring"]["benchmarks"] == {"lab": {"metric": "lab_family", "variant": "exact"}}
+    assert result["scoring"]["aggregates"]["overall"] == {"metrics": {"count": 1, "color": 0.5}}
+    costs = result["costs"]
+    assert (costs["parameters"], costs["parameters_by_part"]) == (16, {"llm": 12, "projector": 4})
+    assert costs["visual_tokens"] == (2 + 6) / 2
+    assert costs["seconds"] == 100 + costs["evaluation_seconds"]
+    assert torch.__version__.startswith(result["versions"]["torch"])
+    assert read_predictions(tmp_path)["lab"].predictions == ["1", "no"]
+    assert seen == [{"use_images": True, "batch_size": 3, "max_new_tokens": 4}]
+    assert progress == [(2, 2)]
+
+
+def test_blind_costs_nothing_visual(seen, node, tmp_path):
+    EvaluateStage(**node | {"use_images": False}).run(tmp_path, {})
+    costs = read_result(tmp_path)["costs"]
+    assert (costs["visual_tokens"], costs["parameters_by_part"]) == (0, {"llm": 12})
+    assert seen[0]["use_images"] is False
+
+
+def test_bad_question_leaves_nothing_behind(seen, node, tmp_path):
+    (tmp_path / "qa.jsonl").write_text("{")
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UserError, match=r"qa.jsonl:1: not JSON"):
+        EvaluateStage(**node).run(out, {})
+    assert list(out.iterdir()) == []
+
+
+def test_no_benchmark_is_an_error(seen, node):
+    with pytest.raises(UserError, match="nothing to evaluate"):
+        EvaluateStage(**node | {"benchmarks": {}})
+
+
+def test_further_benchmarks_of_a_finished_run(seen, node, tmp_path):
+    lines = [f"  {key}: {json.dumps(value)}" for key, value in node.items()]
+    own = ["  _target_: x.EvaluateStage", "  runtime: {eval_batch_size: 5}"]
+    (tmp_path / "config.yaml").write_text("\n".join(["evaluation:", *own, *lines]))
+    further = {"again": node["benchmarks"]["lab"] | {"limit": 1}}
+    result = evaluate_run(tmp_path, further, dict, {"accelerator": "cpu"})
+    assert result["metrics"] == {"again": 100, "count": 100}
+    assert result["folder"] == str(tmp_path / "evaluations" / "again")
+    assert seen[0]["batch_size"] == 5
+    with pytest.raises(UserError, match=r"config.yaml: no such file"):
+        evaluate_run(tmp_path / "nowhere", further, dict, {})
+
+
+def test_device_without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert stage_module.device_of({"accelerator": "auto"}) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert stage_module.device_of({"accelerator": "auto"}) == "cuda"
+    assert stage_module.device_of({"accelerator": "cpu"}) == "cpu"
