@@ -12,7 +12,7 @@ FORMAT_PROMPTS = ("after", "before", "none")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a conversation's text that is trained or masked as a whole; an image piece has the marker as text."""
+    """A stretch of text that is trained or masked as a whole; an image piece has the marker as its text."""
 
     text: str
     is_image: bool = False
@@ -44,7 +44,7 @@ class Template:
     stop: str
     """Ends an answer when generating."""
     format_prompt: str
-    """Response-format prompt ``after`` the question on its own line (LLaVA-1.5), ``before`` it (Honeybee) or ``none``."""
+    """Response-format prompts: ``after`` the question on a line of their own (LLaVA-1.5), ``before`` it or ``none``."""
     format_texts: Mapping[str, str]
     """Response-format name -> its prompt."""
 

@@ -1,0 +1,48 @@
+"""How many bad samples a training run puts up with, and the list of those that it left out."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmexp.data.bad_sample import BadSample
+from mmexp.errors import UserError
+
+
+class BadSampleBudget:
+    """Counts bad samples of one process, each once, and writes them down.
+
+    Args:
+        limit: how many are skipped: a number, or below 1 a share of ``num_samples``.
+        num_samples: of the mixture.
+        report: JSON lines ``{"origin", "reason"}``; what a killed run left there counts on. None writes nothing.
+    """
+
+    def __init__(self, *, limit: float, num_samples: int, report: Path | None) -> None:
+        self.limit = int(limit * num_samples) if limit < 1 else int(limit)
+        self.report = report
+        self.origins: set[str] = set()
+        if report is not None and report.is_file():
+            self.origins = {json.loads(line)["origin"] for line in report.read_text().splitlines()}
+
+    def spend(self, bad: Iterable[BadSample]) -> None:
+        """Raises ``UserError`` for the first sample beyond the limit."""
+        for sample in bad:
+            if sample.origin in self.origins:
+                continue
+            if len(self.origins) >= self.limit:
+                raise self._exceeded(sample)
+            self.origins.add(sample.origin)
+            self._write(sample)
+
+    def _exceeded(self, sample: BadSample) -> UserError:
+        if self.limit == 0:
+            return UserError(f"{sample} (batching.max_bad_samples would skip such samples)")
+        listed = f", listed in {self.report}" if self.report else ""
+        return UserError(
+            f"more than batching.max_bad_samples = {self.limit} bad samples{listed}; the one too many: {sample}"
+        )
+
+    def _write(self, sample: BadSample) -> None:
+        if self.report is not None:
+            with self.report.open("a") as file:
+                file.write(json.dumps({"origin": sample.origin, "reason": sample.reason}) + "\n")

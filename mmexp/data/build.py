@@ -1,0 +1,109 @@
+"""From the node ``data`` of a training stage to its windows, and figures of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmexp.data.batching import Batching
+from mmexp.data.images import Features, ImageReader
+from mmexp.data.loader import Shard, WindowMaker
+from mmexp.data.mixture import Mixture
+from mmexp.data.prepare import SampleReader
+from mmexp.data.tokenize import ConversationTokenizer
+from mmexp.errors import UserError, nearest
+from mmexp.instantiate import instantiate
+from mmexp.interfaces import IGNORE_INDEX, ImageSize, Resolution
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """What the data side needs to know of the model."""
+
+    tokenizer: Any
+    resolutions: Mapping[str, Resolution]
+    num_visual_tokens: Callable[[ImageSize], int]
+    features: Features | None
+    """Stored features of frozen encoders, or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenStats:
+    """Figures of some samples of a mixture, for a plan."""
+
+    samples: int
+    conversations: int
+    visual_tokens: int
+    text_tokens: int
+    trained_tokens: int
+    longest: int
+
+
+def build_batching(node: Mapping[str, Any]) -> Batching:
+    """Raises ``UserError`` for an unknown or missing key."""
+    names = Batching.__dataclass_fields__
+    for name in node:
+        if name not in names:
+            raise UserError(f"batching.{name}: no such setting; {nearest(name, names)}")
+    missing = [name for name in names if name not in node]
+    if missing:
+        raise UserError(f"batching.{missing[0]}: is missing")
+    return Batching(**node)
+
+
+def build_mixture(data: Mapping[str, Any], seed: int) -> Mixture:
+    """The datasets and the balance of a stage's ``data``."""
+    datasets = {name: instantiate(node, f"data.datasets.{name}", name=name) for name, node in data["datasets"].items()}
+    return Mixture(datasets=datasets, balance=instantiate(data["balance"], "data.balance"), seed=seed)
+
+
+def build_windows(
+    data: Mapping[str, Any], *, seed: int, facts: ModelFacts, shard: Shard, cache_bytes: int
+) -> WindowMaker:
+    """Everything from disk to windows.
+
+    Args:
+        data: ``datasets``, ``template``, ``turns``, ``balance``, ``batching``, ``use_images``.
+        seed: of the order of the data.
+        cache_bytes: memory of this process for prepared samples.
+
+    Raises:
+        UserError: see the parts.
+    """
+    batching = build_batching(data["batching"])
+    tokenizer = ConversationTokenizer(
+        tokenizer=facts.tokenizer,
+        template=instantiate(data["template"], "data.template"),
+        num_visual_tokens=facts.num_visual_tokens,
+        max_length=batching.max_length,
+    )
+    images = ImageReader(resolutions=facts.resolutions, features=facts.features) if data["use_images"] else None
+    reader = SampleReader(
+        mixture=build_mixture(data, seed),
+        turns=instantiate(data["turns"], "data.turns"),
+        tokenizer=tokenizer,
+        images=images,
+        batching=batching,
+        cache_bytes=cache_bytes,
+    )
+    return WindowMaker(reader=reader, shard=shard)
+
+
+def token_stats(windows: WindowMaker, num_samples: int) -> TokenStats:
+    """Figures of the first samples of a mixture; of the images only the headers are read.
+
+    Raises:
+        BadSample: one of them is bad.
+    """
+    places = windows.reader.mixture.places(range(num_samples))
+    samples = [windows.reader.tokenize(place) for place in places]
+    conversations = [conversation for sample in samples for conversation in sample]
+    lengths = [len(conversation.input_ids) for conversation in conversations]
+    visual = sum(conversation.num_visual_tokens for conversation in conversations)
+    return TokenStats(
+        samples=num_samples,
+        conversations=len(conversations),
+        visual_tokens=visual,
+        text_tokens=sum(lengths) - visual,
+        trained_tokens=sum(int((conversation.labels != IGNORE_INDEX).sum()) for conversation in conversations),
+        longest=max(lengths),
+    )

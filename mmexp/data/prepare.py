@@ -1,0 +1,164 @@
+"""Samples of the mixture, ready for batches: tokenised, blocked, images decoded; kept in memory while there is room."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from mmexp.data.bad_sample import BadSample
+from mmexp.data.batching import Batching, Block, make_blocks
+from mmexp.data.images import ImageReader, LoadedImage
+from mmexp.data.mixture import Mixture, Place
+from mmexp.data.tokenize import ConversationTokenizer
+from mmexp.data.turns import Turns
+from mmexp.errors import UserError
+from mmexp.interfaces import Sample, TokenizedSample
+
+MAX_SUBSTITUTES = 100
+
+Value = TypeVar("Value")
+
+
+class ByteBudget:
+    """Bytes that several caches may fill together."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+
+class Cache(Generic[Value]):
+    """Keeps values until the budget is spent; random access over an epoch has no better rule than first come."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self.budget = budget
+        self._kept: dict[Hashable, Value] = {}
+
+    def get(self, key: Hashable) -> Value | None:
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, value: Value, nbytes: int) -> Value:
+        if nbytes <= self.budget.left:
+            self.budget.left -= nbytes
+            self._kept[key] = value
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample's blocks and its image; ``image`` is None for a text-only sample."""
+
+    blocks: list[Block]
+    image: LoadedImage | None
+
+
+class SampleReader:
+    """Prepares samples of a mixture.
+
+    Args:
+        mixture: where samples come from.
+        turns: how exchanges become conversations.
+        tokenizer: for conversations.
+        images: reads images, or None: samples are prepared without theirs (the blind baseline).
+        batching: packing and lengths.
+        cache_bytes: memory for prepared samples and images.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixture: Mixture,
+        turns: Turns,
+        tokenizer: ConversationTokenizer,
+        images: ImageReader | None,
+        batching: Batching,
+        cache_bytes: int,
+    ) -> None:
+        self.mixture, self.turns, self.tokenizer = mixture, turns, tokenizer
+        self.images, self.batching = images, batching
+        budget = ByteBudget(cache_bytes)
+        self._blocks: Cache[tuple[list[Block], Path | None, str]] = Cache(budget)
+        self._images: Cache[LoadedImage] = Cache(budget)
+        self._bad: dict[Place, BadSample] = {}
+        self._lengths: dict[Place, int] = {}
+
+    def tokenize(self, place: Place) -> list[TokenizedSample]:
+        """The conversations of a sample; of its image only the size is read.
+
+        Raises:
+            BadSample: see ``Mixture.sample``, ``ImageReader.size`` and ``ConversationTokenizer.conversation``.
+        """
+        sample = self.mixture.sample(place)
+        size = self.images.size(sample.image, sample.origin) if self.images and sample.image else None
+        return self._conversations(sample, None if size is None else sample.image, size)
+
+    def length(self, place: Place) -> int:
+        """Positions of the sample's longest conversation, visual tokens included; 0 for a bad sample."""
+        if place not in self._lengths:
+            try:
+                self._lengths[place] = max(len(conversation.input_ids) for conversation in self.tokenize(place))
+            except BadSample:
+                self._lengths[place] = 0
+        return self._lengths[place]
+
+    def has_image(self, place: Place) -> bool:
+        """Whether the sample is trained with an image; not for a bad record."""
+        try:
+            return self.images is not None and self.mixture.sample(place).image is not None
+        except BadSample:
+            return False
+
+    def prepare(self, place: Place) -> Prepared:
+        """Raises ``BadSample``, the same each time."""
+        if place in self._bad:
+            raise self._bad[place]
+        try:
+            return self._prepare(place)
+        except BadSample as error:
+            self._bad[place] = error
+            raise
+
+    def prepare_position(self, position: int, place: Place) -> tuple[Prepared, list[BadSample]]:
+        """The sample at ``place`` for ``position``, or the first good substitute; and what was bad.
+
+        Raises:
+            UserError: no good one among many substitutes.
+        """
+        bad: list[BadSample] = []
+        for attempt in range(1, MAX_SUBSTITUTES + 2):
+            try:
+                return self.prepare(place), bad
+            except BadSample as error:
+                bad.append(error)
+                place = self.mixture.substitute(position, attempt)
+        name = self.mixture.names[place[0]]
+        raise UserError(f"dataset '{name}': {len(bad)} samples drawn at random are all bad; the last one: {bad[-1]}")
+
+    def _prepare(self, place: Place) -> Prepared:
+        kept = self._blocks.get(place)
+        if kept is not None:
+            blocks, path, origin = kept
+            return Prepared(blocks, self.image(path, origin))
+        sample = self.mixture.sample(place)
+        path = sample.image if self.images else None
+        image = self.image(path, sample.origin)
+        conversations = self._conversations(sample, path, None if image is None else image.size)
+        blocks = make_blocks(conversations, self.batching.packing, self.batching.capacity)
+        self._blocks.keep(place, (blocks, path, sample.origin), sum(block.nbytes for block in blocks))
+        return Prepared(blocks, image)
+
+    def image(self, path: Path | None, origin: str) -> LoadedImage | None:
+        """An image with what is stored of its features, or None without path. Raises ``BadSample``."""
+        if path is None or self.images is None:
+            return None
+        image = self._images.get(path)
+        if image is None:
+            image = self.images.read(path, origin)
+            self._images.keep(path, image, image.nbytes)
+        self.images.find_features(image)
+        return image
+
+    def _conversations(self, sample: Sample, image: Path | None, size: tuple[int, int] | None) -> list[TokenizedSample]:
+        return [
+            self.tokenizer.conversation(turns, image, size, sample.dataset, sample.origin)
+            for turns in self.turns.split(sample.turns)
+        ]

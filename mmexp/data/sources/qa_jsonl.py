@@ -1,0 +1,97 @@
+"""Question-answer lines: ``{"question_id", "image", "question", "answer" or "answers"}`` and what may be added.
+
+Optional keys: ``choices`` (texts), ``format`` (response-format name), ``family``.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmexp.data.bad_sample import BadSample
+from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
+from mmexp.interfaces import Sample, Turn
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class QaJsonl:
+    """A question-answer dataset, read lazily.
+
+    Args:
+        annotations: the JSON-lines file (or a JSON list).
+        image_folder: folder that ``image`` is relative to.
+        name: of the dataset in the mixture.
+        group_by_image: all questions of an image make one sample (LLaVA-1.5 merges VQAv2 and GQA so), in the order of
+            the file and of the image's first question; otherwise each line is one.
+
+    Raises:
+        UserError: a file or folder is missing; on access ``BadSample`` with file and line.
+    """
+
+    def __init__(self, *, annotations: str, image_folder: str, name: str, group_by_image: bool) -> None:
+        self.name = name
+        self.records = RecordFile(Path(annotations), name)
+        self.image_folder = checked_folder(image_folder, name)
+        self.groups = _groups(self.records) if group_by_image else [[index] for index in range(len(self.records))]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Sample:
+        records = [(self.records[line], self.records.origin(line)) for line in self.groups[index]]
+        first, origin = records[0]
+        image = optional_text(first, "image", origin)
+        return Sample(
+            id=str(first.get("question_id", index)),
+            dataset=self.name,
+            image=self.image_folder / image if image else None,
+            turns=tuple(qa_turn(record, line_origin) for record, line_origin in records),
+            origin=origin,
+        )
+
+
+def qa_turn(record: dict[str, Any], origin: str) -> Turn:
+    """A record as an exchange: choices become lines ``A. ...`` under the question (papers/llava15.md, section 3).
+
+    Raises:
+        BadSample: a key is missing or of a wrong type, or the answer is no letter of the choices.
+    """
+    question, answer = text_of(record, "question", origin), _answer(record, origin)
+    choices = record.get("choices")
+    if choices is not None:
+        if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
+            raise BadSample(origin, f"key 'choices' must be a list of 2 to {len(LETTERS)} texts")
+        letters = LETTERS[: len(choices)]
+        if len(answer) != 1 or answer not in letters:
+            raise BadSample(origin, f"answer '{answer}' is not a letter of its choices, {letters[0]} to {letters[-1]}")
+        question = "\n".join([question, *(f"{letter}. {text}" for letter, text in zip(letters, choices, strict=True))])
+    return Turn(
+        question=question,
+        answer=answer,
+        response_format=optional_text(record, "format", origin),
+        family=optional_text(record, "family", origin) or "",
+    )
+
+
+def _answer(record: dict[str, Any], origin: str) -> str:
+    """``answer``, or the commonest of ``answers`` (the first of those that are equally common)."""
+    answers = record.get("answers")
+    if "answer" not in record and isinstance(answers, list) and answers and all(isinstance(a, str) for a in answers):
+        answer = Counter(text.strip() for text in answers).most_common(1)[0][0]
+    else:
+        answer = text_of(record, "answer", origin)
+    if not answer:
+        raise BadSample(origin, "the answer is empty")
+    return answer
+
+
+def _groups(records: RecordFile) -> list[list[int]]:
+    """Lines by image. A line that cannot be read, or has no image, is a group of its own; it fails when it is used."""
+    groups: dict[Any, list[int]] = {}
+    for line in range(len(records)):
+        try:
+            key = records[line].get("image")
+        except BadSample:
+            key = None
+        groups.setdefault(key if isinstance(key, str) else line, []).append(line)
+    return list(groups.values())
