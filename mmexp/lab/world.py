@@ -1,0 +1,182 @@
+"""The drawn world: scenes of coloured shapes in the cells of a grid, and their pixels.
+
+Everything is integer arithmetic on raw PCG64 words, so a scene and its pixels are the same on every machine.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+
+from mmexp.errors import UserError, nearest
+from mmexp.lab.dice import Dice
+
+COLORS = {
+    "red": (214, 48, 44),
+    "green": (56, 170, 70),
+    "blue": (52, 88, 214),
+    "yellow": (226, 206, 52),
+    "purple": (166, 64, 196),
+    "cyan": (64, 200, 208),
+}
+SHAPES = ("circle", "square", "triangle", "cross")
+SIZES = ("small", "large")
+HELD_OUT_SHARE = 8
+"""One scene in so many is kept for validation and test; experts and language models never see those."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldSpec:
+    """What can be drawn: the node ``lab.world``.
+
+    Args:
+        image_size: side of the square image in pixels.
+        grid: cells per side; an object lies in one cell and is off its centre by a random amount.
+        min_objects, max_objects: objects in a scene; colours do not repeat, so at most ``len(COLORS)``.
+        noise: largest change of a pixel's channel, 0..127.
+        color_jitter: largest change of an object's channel, the same for all its pixels, 0..127.
+    """
+
+    image_size: int
+    grid: int
+    min_objects: int
+    max_objects: int
+    noise: int
+    color_jitter: int
+
+    @classmethod
+    def from_config(cls, node: Mapping[str, int]) -> "WorldSpec":
+        """Checked spec. Raises ``UserError`` for an unknown key or a world that cannot be drawn."""
+        known = [field.name for field in fields(cls)]
+        for key in node:
+            if key not in known:
+                raise UserError(f"lab.world.{key}: unknown; {nearest(key, known)}")
+        missing = [key for key in known if key not in node]
+        if missing:
+            raise UserError(f"lab.world: no value for {', '.join(missing)}")
+        spec = cls(**{key: int(node[key]) for key in known})
+        spec._check()
+        return spec
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels."""
+        return self.image_size // self.grid
+
+    def cell_names(self) -> list[str]:
+        """Row-major: row a, b, ... from the top, column 1, 2, ... from the left."""
+        return [f"{chr(ord('a') + row)}{column + 1}" for row in range(self.grid) for column in range(self.grid)]
+
+    def _check(self) -> None:
+        most = min(self.grid**2, len(COLORS))
+        if not 1 <= self.grid <= 9 or self.image_size % self.grid or self.cell < 16:
+            raise UserError(
+                f"lab.world.grid: {self.grid} cells per side of {self.image_size} pixels; "
+                "1 to 9 cells that divide the side and have at least 16 pixels"
+            )
+        if self.max_objects > most:
+            raise UserError(
+                f"lab.world.max_objects: {self.max_objects} objects do not fit; there are {self.grid**2} cells and "
+                f"{len(COLORS)} colours that do not repeat, so at most {most}"
+            )
+        if not 1 <= self.min_objects <= self.max_objects:
+            raise UserError(f"lab.world.min_objects: {self.min_objects}; 1 to max_objects ({self.max_objects})")
+        for key in ("noise", "color_jitter"):
+            if not 0 <= getattr(self, key) <= 127:
+                raise UserError(f"lab.world.{key}: {getattr(self, key)}; 0 to 127")
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One thing in a scene; ``row`` and ``column`` count from the top left."""
+
+    color: str
+    shape: str
+    size: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Objects in row-major order of their cells: the ground truth of an image."""
+
+    objects: tuple[Object, ...]
+
+    def content(self) -> str:
+        """What makes two scenes the same; jitter and noise do not count."""
+        return ";".join(f"{o.color} {o.shape} {o.size} {o.row} {o.column}" for o in self.objects)
+
+    @property
+    def held_out(self) -> bool:
+        """True for scenes of validation and test only: a property of the scene itself, not of a list."""
+        return hashlib.sha256(self.content().encode()).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def draw_scene(spec: WorldSpec, dice: Dice) -> Scene:
+    """A random scene.
+
+    The shapes come from a random palette of 1 to all shapes, so that counts above one are as common as others.
+    """
+    number = dice.between(spec.min_objects, spec.max_objects)
+    cells = sorted(dice.sample(spec.grid**2, number))
+    colors = dice.sample(len(COLORS), number)
+    palette = dice.sample(len(SHAPES), dice.between(1, len(SHAPES)))
+    names = list(COLORS)
+    return Scene(
+        tuple(
+            Object(names[color], SHAPES[dice.pick(palette)], dice.pick(SIZES), cell // spec.grid, cell % spec.grid)
+            for cell, color in zip(cells, colors, strict=True)
+        )
+    )
+
+
+def scenes(spec: WorldSpec, dice: Dice, *, held_out: bool) -> Iterator[Scene]:
+    """Endless scenes of one side of the split; may repeat."""
+    while True:
+        scene = draw_scene(spec, dice)
+        if scene.held_out == held_out:
+            yield scene
+
+
+def place_objects(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
+    """Where each object's pixels are: (objects, side, side) bool, with the random offset inside the cell."""
+    masks = np.zeros((len(scene.objects), spec.image_size, spec.image_size), dtype=bool)
+    for mask, item in zip(masks, scene.objects, strict=True):
+        stamp = shape_mask(item.shape, _side(spec, item.size))
+        room = spec.cell - len(stamp)
+        top = item.row * spec.cell + dice.below(room + 1)
+        left = item.column * spec.cell + dice.below(room + 1)
+        mask[top : top + len(stamp), left : left + len(stamp)] = stamp
+    return masks
+
+
+def draw_image(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
+    """Pixels of a scene: (side, side, 3) uint8, a grey background, the objects, and uniform noise over all."""
+    image = np.full((spec.image_size, spec.image_size, 3), dice.between(70, 130), dtype=np.int16)
+    for item, mask in zip(scene.objects, place_objects(spec, scene, dice), strict=True):
+        jitter = [dice.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)]
+        image[mask] = np.array(COLORS[item.color], dtype=np.int16) + np.array(jitter, dtype=np.int16)
+    noise = dice.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def _side(spec: WorldSpec, size: str) -> int:
+    """Side of an object in pixels: 10 of a 16-pixel cell if small, 15 if large."""
+    return spec.cell * (15 if size == "large" else 10) // 16
+
+
+@lru_cache
+def shape_mask(shape: str, side: int) -> np.ndarray:
+    """(side, side) bool, by integer comparisons on doubled coordinates around the centre."""
+    y, x = np.mgrid[0:side, 0:side] * 2 - (side - 1)
+    if shape == "circle":
+        return x**2 + y**2 <= side**2
+    if shape == "square":
+        inset = side // 8
+        return np.maximum(abs(x), abs(y)) <= side - 1 - 2 * inset
+    if shape == "triangle":
+        return 2 * abs(x) <= y + side + 1
+    return np.minimum(abs(x), abs(y)) * 3 <= side
