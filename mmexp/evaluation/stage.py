@@ -114,15 +114,14 @@ class EvaluateStage:
         metrics: dict[str, float] = {}
         for name, benchmark in self.benchmarks.items():
             metrics |= benchmark.metrics(name, answers[name])
-        stage_seconds = dict(runtime.get("stage_seconds") or {})
+        stage_keys, stage_seconds = (dict(runtime.get(name) or {}) for name in ("stage_keys", "stage_seconds"))
         return {
             "trial_key": runtime.get("trial_key"),
             "metrics": metrics | aggregate(metrics, self.aggregates),
             "missing_aggregates": {
                 name: missing for name, node in self.aggregates.items() if (missing := missing_metrics(metrics, node))
             },
-            "costs": costs
-            | {"seconds": sum(stage_seconds.values()) + costs["evaluation_seconds"], "stage_seconds": stage_seconds},
+            "costs": costs | self._seconds(costs["evaluation_seconds"], stage_keys, stage_seconds),
             "scoring": {
                 "benchmarks": {
                     name: {"metric": benchmark.metric_key, "variant": benchmark.metric.variant}
@@ -130,10 +129,20 @@ class EvaluateStage:
                 },
                 "aggregates": {name: {"metrics": dict(node["metrics"])} for name, node in self.aggregates.items()},
             },
-            "stage_keys": dict(runtime.get("stage_keys") or {}),
+            "stage_keys": stage_keys,
             "versions": library_versions(),
             "config_choices": dict(runtime.get("config_choices") or {}),
         }
+
+    def _seconds(
+        self, evaluation: float, stage_keys: Mapping[str, str], stage_seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """What this trial trained and evaluated; the lab's own stages (world, experts) are listed, not summed."""
+        from mmexp.model.build import lineage
+
+        trained = {folder.name for folder in lineage(Path(self.init_from))} if self.init_from else set()
+        training = sum(seconds for name, seconds in stage_seconds.items() if stage_keys.get(name) in trained)
+        return {"training_seconds": training, "seconds": training + evaluation, "stage_seconds": stage_seconds}
 
 
 def evaluate_run(

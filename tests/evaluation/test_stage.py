@@ -40,6 +40,7 @@ def seen(monkeypatch):
     fakes = {
         "mmexp.model.build": {
             "load_model": lambda spec, init_from: FakeModel(spec),
+            "lineage": lambda folder: [folder],
             "token_counter": lambda model: lambda size: size[0] // 4,
         },
         "mmexp.evaluation.generation": {"generate_answers": generate_answers},
@@ -90,16 +91,16 @@ def test_result(seen, node, tmp_path):
     runtime = {
         "eval_batch_size": 3,
         "trial_key": "abc",
-        "stage_keys": {"align": "k"},
-        "stage_seconds": {"align": 100.0},
+        "stage_keys": {"align": "k", "world": "w"},
+        "stage_seconds": {"align": 100.0, "world": 900.0},
         "config_choices": {"projector": "linear"},
         "progress": lambda done, total: progress.append((done, total)),
     }
-    EvaluateStage(**node).run(tmp_path, runtime)
+    EvaluateStage(**node | {"init_from": "store/k"}).run(tmp_path, runtime)
     result = read_result(tmp_path)
     assert result["metrics"] == {"lab": 50, "count": 100, "color": 0, "overall": 50}
     assert result["missing_aggregates"] == {"other": ["pope"]}
-    assert (result["trial_key"], result["stage_keys"]) == ("abc", {"align": "k"})
+    assert (result["trial_key"], result["stage_keys"]) == ("abc", {"align": "k", "world": "w"})
     assert result["config_choices"] == {"projector": "linear"}
     assert result["scoring"]["benchmarks"] == {"lab": {"metric": "lab_family", "variant": "exact"}}
     assert result["scoring"]["aggregates"]["overall"] == {"metrics": {"count": 1, "color": 0.5}}

@@ -1,0 +1,1 @@
+"""From finished trials to the paper's table: statistics, findings, HTML. Reads run directories, never trains."""

@@ -1,0 +1,173 @@
+"""Claims as comparisons of ``row.metric`` terms: parsed, never evaluated as code, answered with their uncertainty."""
+
+import ast
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmexp.errors import UserError, nearest
+from mmexp.report.statistics import Comparison, Measurements, Term
+
+TERM = re.compile(r"(?<![\w.])([^\W\d]\w*)\.([^\W\d]\w*)(?![\w.])")
+HOLDS, CONTRADICTED, NOT_RESOLVED, NO_ANSWER = "holds", "contradicted", "not resolved", "no answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """``sum of factor x row.metric + constant``."""
+
+    terms: Mapping[Term, float]
+    constant: float = 0.0
+
+    def plus(self, other: "Linear", factor: float = 1.0) -> "Linear":
+        terms = dict(self.terms)
+        for term, value in other.terms.items():
+            terms[term] = terms.get(term, 0.0) + factor * value
+        return Linear(terms, self.constant + factor * other.constant)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A claim and its answer."""
+
+    id: str
+    claim: str
+    check: str
+    source: str
+    verdict: str
+    detail: str
+    """One sentence: the numbers behind the verdict, or why there is none."""
+    comparisons: Sequence[Comparison] = ()
+
+
+def parse_check(check: str) -> list[Linear]:
+    """The expressions that must all be positive for the claim to hold.
+
+    ``a.x > b.x + 1`` gives one; a chain ``a.x > b.x > c.x`` and ``and`` give several. Terms are ``row.metric``,
+    numbers, ``+`` and ``-``. ``>=`` is read as ``>``: they differ only where two measured numbers are equal.
+
+    Raises:
+        UserError: anything else, with the place.
+    """
+    body, terms = _tree(check)
+    parts = body.values if isinstance(body, ast.BoolOp) and isinstance(body.op, ast.And) else [body]
+    return [linear for part in parts for linear in _comparisons(part, terms, check)]
+
+
+def check_names(check: str, rows: Collection[str]) -> None:
+    """Raises ``UserError`` when a check cannot be read or names a row that is not there."""
+    for linear in parse_check(check):
+        for row, _ in linear.terms:
+            if row not in rows:
+                raise UserError(f"findings: check '{check}' names row '{row}'; {nearest(row, rows)}")
+
+
+def answer(node: Mapping[str, Any], measurements: Measurements, labels: Mapping[str, Sequence[str]]) -> Finding:
+    """Answer one entry of a sweep's ``findings``.
+
+    Args:
+        labels: row -> labels of its lines; where a row has several (axes), a term is their mean.
+    """
+    check = str(node.get("check", ""))
+    empty = Finding(
+        id=str(node.get("id", "")),
+        claim=str(node.get("claim", "")),
+        check=check,
+        source=str(node.get("source", "")),
+        verdict=NO_ANSWER,
+        detail="",
+    )
+    try:
+        check_names(check, labels)
+        comparisons = [_compare(linear, measurements, labels, check) for linear in parse_check(check)]
+    except UserError as error:
+        return replace(empty, detail=str(error).removeprefix("findings: "))
+    verdict = _verdict(comparisons)
+    return replace(empty, verdict=verdict, detail=_detail(verdict, comparisons), comparisons=tuple(comparisons))
+
+
+def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:
+    """The expression with a name in the place of each term: a row may be called as a word of Python (``with``)."""
+    terms: dict[str, Term] = {}
+
+    def stand_in(found: re.Match[str]) -> str:
+        name = f"__term_{len(terms)}"
+        terms[name] = (found[1], found[2])
+        return name
+
+    try:
+        return ast.parse(TERM.sub(stand_in, check).strip(), mode="eval").body, terms
+    except (SyntaxError, ValueError):
+        example = "row_a.overall > row_b.overall"
+        raise UserError(f"findings: cannot read check '{check}'; write for example '{example}'") from None
+
+
+def _comparisons(node: ast.expr, terms: Mapping[str, Term], check: str) -> list[Linear]:
+    if not isinstance(node, ast.Compare):
+        raise UserError(f"findings: check '{check}' must be comparisons with > or <, joined by 'and'")
+    sides = [_linear(side, terms, check) for side in (node.left, *node.comparators)]
+    out = []
+    for left, operator, right in zip(sides, node.ops, sides[1:], strict=False):
+        if isinstance(operator, ast.Gt | ast.GtE):
+            difference = left.plus(right, -1.0)
+        elif isinstance(operator, ast.Lt | ast.LtE):
+            difference = right.plus(left, -1.0)
+        else:
+            raise UserError(f"findings: check '{check}' may compare with >, >=, < and <= only")
+        kept = {term: factor for term, factor in difference.terms.items() if factor}
+        if not kept:
+            raise UserError(f"findings: check '{check}' compares no two different things")
+        out.append(Linear(kept, difference.constant))
+    return out
+
+
+def _linear(node: ast.expr, terms: Mapping[str, Term], check: str) -> Linear:
+    match node:
+        case ast.Name(id=name) if name in terms:
+            return Linear({terms[name]: 1.0})
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return Linear({}, float(number))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return Linear({}).plus(_linear(operand, terms, check), -1.0)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _linear(left, terms, check).plus(_linear(right, terms, check))
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _linear(left, terms, check).plus(_linear(right, terms, check), -1.0)
+    raise UserError(f"findings: check '{check}' may only have terms row.metric, numbers, + and -")
+
+
+def _compare(linear: Linear, measurements: Measurements, labels: Mapping[str, Sequence[str]], check: str) -> Comparison:
+    terms: dict[Term, float] = {}
+    for (row, metric), factor in linear.terms.items():
+        for label in labels[row]:
+            terms[label, metric] = terms.get((label, metric), 0.0) + factor / len(labels[row])
+    comparison = measurements.compare(terms, linear.constant)
+    if comparison is None:
+        raise UserError(f"no seed has a result for all of {', '.join(f'{row}.{m}' for row, m in linear.terms)}")
+    return comparison
+
+
+def _verdict(comparisons: Sequence[Comparison]) -> str:
+    if any(comparison.sure and comparison.high < 0 for comparison in comparisons):
+        return CONTRADICTED
+    return HOLDS if all(comparison.sure for comparison in comparisons) else NOT_RESOLVED
+
+
+def _detail(verdict: str, comparisons: Sequence[Comparison]) -> str:
+    numbers = "; ".join(f"{c.value:+.1f} [{c.low:+.1f}, {c.high:+.1f}]" for c in comparisons)
+    if verdict != NOT_RESOLVED:
+        return f"{numbers} over {min(c.seeds for c in comparisons)} seeds"
+    return f"{numbers}: {needed(comparisons)}"
+
+
+def needed(comparisons: Sequence[Comparison]) -> str:
+    """What it would take to resolve the comparisons that are open."""
+    open_ones = [comparison for comparison in comparisons if not comparison.sure]
+    if any(comparison.seeds == 1 for comparison in open_ones):
+        return "one seed says nothing of training noise; at least 1 more seed needed"
+    counts = [comparison.more_seeds for comparison in open_ones]
+    if any(count is None for count in counts):
+        return "more seeds alone will not resolve it; too few questions, or no difference"
+    most = max(1, *(count for count in counts if count is not None))
+    return f"about {most} more seed{'s' if most > 1 else ''} needed"

@@ -1,0 +1,102 @@
+"""Checks are parsed, never run; answers follow from intervals."""
+
+import pytest
+
+from mmexp.errors import UserError
+from mmexp.report.findings import answer, check_names, parse_check
+from mmexp.report.statistics import Measurements
+from tests.report.synthetic import sweep
+
+ROWS = ["a", "b", "c", "broken"]
+
+
+def terms(check):
+    return [(dict(linear.terms), linear.constant) for linear in parse_check(check)]
+
+
+def test_parsing():
+    assert terms("a.x > b.y") == [({("a", "x"): 1, ("b", "y"): -1}, 0)]
+    assert terms("a.x < b.x") == [({("b", "x"): 1, ("a", "x"): -1}, 0)]
+    assert terms("a.x - 2 >= b.x + c.x") == [({("a", "x"): 1, ("b", "x"): -1, ("c", "x"): -1}, -2)]
+    assert terms("a.x - (b.x - c.x) > -1.5") == [({("a", "x"): 1, ("b", "x"): -1, ("c", "x"): 1}, 1.5)]
+    assert terms("a.x > b.x > c.x") == terms("a.x > b.x and b.x > c.x")
+    assert len(terms("a.x > b.x > c.x")) == 2
+    assert terms("with.x > without.x") == [({("with", "x"): 1, ("without", "x"): -1}, 0)]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "",
+        "a.x",
+        "a.x >",
+        "a.x == b.x",
+        "a.x > b.x or c.x > 1",
+        "a.x * b.x > 1",
+        "__import__('os').system('true') > 1",
+        "a.x.y > 1",
+        "a > b",
+        "a['x'] > 1",
+        "a.x > 'b'",
+        "a.x > True",
+        "a.x > a.x",
+        "2 > 1",
+    ],
+)
+def test_anything_else_is_refused(check):
+    with pytest.raises(UserError, match=r"findings: .*check") as caught:
+        parse_check(check)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_row_offers_the_nearest():
+    check_names("a.x > b.x", ROWS)
+    with pytest.raises(UserError, match=r"names row 'brocken'; did you mean 'broken'\?"):
+        check_names("brocken.x > b.x", ROWS)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    results = sweep(tmp_path_factory.mktemp("sweep"), {"a": 0.4, "b": 0.6, "c": 0.4})
+    return Measurements(results.lines(), [])
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict"),
+    [
+        ("b.overall > a.overall", "holds"),
+        ("a.overall < b.overall", "holds"),
+        ("b.overall > a.overall + 5", "holds"),
+        ("b.overall > 30", "holds"),
+        ("a.overall > b.overall", "contradicted"),
+        ("b.overall > a.overall + 40", "contradicted"),
+        ("b.overall > a.overall > c.overall + 30", "contradicted"),
+        ("a.overall > c.overall", "not resolved"),
+        ("b.overall > a.overall > c.overall", "not resolved"),
+        ("broken.overall > a.overall", "no answer"),
+        ("a.nothing > b.nothing", "no answer"),
+        ("z.overall > a.overall", "no answer"),
+        ("import os", "no answer"),
+    ],
+)
+def test_answers(measured, check, verdict):
+    found = answer({"id": "i", "claim": "c", "check": check, "source": "s"}, measured, {row: [row] for row in ROWS})
+    assert (found.verdict, found.id, found.claim, found.source) == (verdict, "i", "c", "s")
+    assert found.detail
+    if verdict == "not resolved":
+        assert "more" in found.detail
+
+
+def test_one_seed_asks_for_another(tmp_path):
+    results = sweep(tmp_path, {"a": 0.2, "b": 0.9}, seeds=(0,))
+    found = answer({"check": "b.overall > a.overall"}, Measurements(results.lines(), []), {"a": ["a"], "b": ["b"]})
+    assert found.verdict == "not resolved"
+    assert "at least 1 more seed needed" in found.detail
+
+
+def test_a_row_with_axes_is_the_mean_of_its_lines(measured):
+    labels = {"low": ["a", "c"], "high": ["b"]}
+    found = answer({"check": "high.overall > low.overall"}, measured, labels)
+    direct = measured.compare({("b", "overall"): 1.0, ("a", "overall"): -0.5, ("c", "overall"): -0.5})
+    assert found.comparisons[0].value == pytest.approx(direct.value)
+    assert found.verdict == "holds"
