@@ -1,0 +1,17 @@
+"""Where configs are, how they are composed, and every mistake in them as one line. Imports no Hydra by itself."""
+
+from mmexp.config.composition import Composed, Composer, compose, register_resolvers
+from mmexp.config.folders import SCALES, check_scale, config_root, groups, options, search_folders
+
+__all__ = [
+    "SCALES",
+    "Composed",
+    "Composer",
+    "check_scale",
+    "compose",
+    "config_root",
+    "groups",
+    "options",
+    "register_resolvers",
+    "search_folders",
+]

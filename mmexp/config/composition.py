@@ -1,0 +1,152 @@
+"""One config from files and overrides, checked: nothing that Hydra would silently accept gets through."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmexp.config.folders import check_scale, config_root, groups, options, searching
+from mmexp.config.mistakes import user_errors
+from mmexp.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERSION_BASE = "1.3"
+
+
+def register_resolvers() -> None:
+    """``${mmexp.root:}``: the shipped configs. ``${mmexp.wandb_offline:}``: true unless W&B has a key."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("mmexp.root", lambda: str(config_root()), replace=True)
+    OmegaConf.register_new_resolver("mmexp.wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A checked config and what was chosen for it."""
+
+    config: "DictConfig"
+    choices: dict[str, Any]
+    """Config group -> option; encoders and benchmarks as lists."""
+    scale: str
+
+    def resolved(self, **values: Any) -> dict[str, Any]:
+        """Plain containers without interpolations, after setting top-level ``values`` (a seed).
+
+        Raises:
+            UserError: a value that refers to nothing.
+        """
+        from omegaconf import OmegaConf, open_dict
+
+        config = self.config
+        if values:
+            config = config.copy()
+            with open_dict(config):
+                config.update(values)
+        with user_errors((), self.scale):
+            container: Any = OmegaConf.to_container(config, resolve=True)
+        return container
+
+
+class Composer:
+    """Composes configs of one scale; open it once for many."""
+
+    def __init__(self, scale: str) -> None:
+        check_scale(scale)
+        self.scale = scale
+
+    @contextmanager
+    def open(self) -> Iterator["Composer"]:
+        """Hydra is initialised while open; a Hydra application around it gets its own state back."""
+        from hydra import initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+
+        register_resolvers()
+        around = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            with searching(self.scale), initialize_config_dir(str(config_root() / "conf"), version_base=VERSION_BASE):
+                yield self
+        finally:
+            GlobalHydra.instance().hydra = around
+
+    def compose(self, overrides: Sequence[str] = ()) -> Composed:
+        """Raises ``UserError`` for anything wrong in the overrides or in a file; values are not resolved yet."""
+        import hydra
+        from omegaconf import open_dict
+
+        check_overrides(overrides)
+        with user_errors(overrides, self.scale):
+            config = hydra.compose(self.scale, overrides=list(overrides), return_hydra_config=True)
+            choices = chosen(config)
+            with open_dict(config):
+                del config["hydra"]
+            check(config, self.scale)
+        return Composed(config, choices, self.scale)
+
+
+def compose(scale: str, overrides: Sequence[str] = ()) -> "DictConfig":
+    """The config of one run, without its ``hydra`` node, checked.
+
+    Raises:
+        UserError: anything wrong in ``overrides`` or in a file.
+    """
+    with Composer(scale).open() as composer:
+        composed = composer.compose(overrides)
+    composed.resolved()
+    return composed.config
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Raises ``UserError`` for an override without a key, on which Hydra's own parser stumbles."""
+    for override in overrides:
+        if not override.lstrip("+~") or override.lstrip("+~").startswith("="):
+            raise UserError(f"'{override}' is no override; write key=value")
+
+
+def chosen(config: "DictConfig") -> dict[str, Any]:
+    """Config group -> option. Hydra leaves out groups whose choice is a list."""
+    choices = {
+        str(group): option
+        for group, option in config.hydra.runtime.choices.items()
+        if option is not None and not str(group).startswith("hydra/") and "@" not in str(group)
+    }
+    return {**choices, "encoder": list(config.model.encoders), "benchmark": list(config.get("benchmarks") or {})}
+
+
+def check(config: "DictConfig", scale: str) -> None:
+    """What Hydra lets through: unknown top-level keys, ghost encoders, a seed that is no number.
+
+    Raises:
+        UserError: the first such thing.
+    """
+    from omegaconf import OmegaConf
+
+    _check_top_level(config, scale)
+    if isinstance(config.get("sweep"), str):
+        raise UserError(f"sweep={config.sweep}: a sweep is chosen with sweeps={config.sweep}")
+    if not OmegaConf.is_interpolation(config, "seed") and not isinstance(config.seed, int):
+        raise UserError(f"seed: '{config.seed}' is no whole number")
+    for name in config.model.encoders:
+        node = config.model.encoders[name]
+        if not hasattr(node, "get") or "_target_" not in node:
+            raise UserError(
+                f"model.encoders.{name}: has no _target_, so no encoder of that name is chosen; "
+                f"there is {', '.join(options('encoder', scale))}"
+            )
+
+
+def _check_top_level(config: "DictConfig", scale: str) -> None:
+    """After a plus, Hydra takes any key: ``+experiment=x`` would run the baseline."""
+    import hydra
+
+    known = {*groups(scale), "hydra"}
+    if not (extra := [str(key) for key in config if key not in known]):
+        return
+    default = hydra.compose(scale)
+    for key in extra:
+        if key not in default:
+            raise UserError(f"{key}: no such key; {nearest(key, {*known, *(str(name) for name in default)})}")
