@@ -56,8 +56,8 @@ def to_markdown(report: Report) -> str:
     parts = [f"# {_cell(report.name)}", f"Scale {report.scale}. {_cell(report.source)}".strip()]
     if report.is_lab:
         parts.append(f"*{words.LAB_NOTE}*")
-    if report.kendall_tau is not None:
-        parts.append(f"Rank agreement with the paper (Kendall's tau): {report.kendall_tau:.2f}")
+    for name, tau in report.kendall_tau.items():
+        parts.append(f"Rank agreement with the paper (Kendall's tau) in {_cell(name)}: {tau:.2f}")
     parts += [f"- {_cell(note)}" for note in report.notes]
     parts.append(_table(report))
     if report.findings:

@@ -91,8 +91,9 @@ def _tiles(report: Report) -> str:
         held = sum(finding.verdict == HOLDS for finding in report.findings)
         against = sum(finding.verdict == CONTRADICTED for finding in report.findings)
         tiles.append(("findings that hold", f"{held} of {len(report.findings)}", f"{against} contradicted"))
-    if report.kendall_tau is not None:
-        tiles.append(("rank agreement with the paper", f"{report.kendall_tau:.2f}", "Kendall's tau"))
+    tiles += [
+        ("rank agreement with paper", f"{tau:.2f}", f"Kendall's tau, {n}") for n, tau in report.kendall_tau.items()
+    ]
     measured = max((s.n for line in report.lines for s in line.metrics.values()), default=0)
     failed = len(report.failures)
     tiles.append(("rows", str(len(report.lines)), f"up to {measured} seeds; {failed} trials without a result"))

@@ -93,8 +93,8 @@ class Report:
     best: str | None
     """Line with the highest mean, blind apart."""
     best_over_blind: Comparison | None
-    kendall_tau: float | None
-    """Rank agreement with the published numbers of the ranking metric; only at scale paper."""
+    kendall_tau: Mapping[str, float]
+    """Metric -> rank agreement with its published numbers; empty at scale lab."""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -130,7 +130,7 @@ def tabulate(results: SweepResults) -> Report:
         curves=tuple(_curves(lines)),
         best=best,
         best_over_blind=measurements.compare(against_blind) if against_blind else None,
-        kendall_tau=_kendall(compared, metric) if results.scale == "paper" else None,
+        kendall_tau=_kendall(compared) if results.scale == "paper" else {},
         notes=tuple(_notes(node, compared, metric, baseline, blind)),
     )
 
@@ -254,19 +254,17 @@ def _curves(lines: Mapping[str, Sequence[Trial]]) -> list[Curve]:
     return curves
 
 
-def _kendall(lines: Sequence[Line], metric: str) -> float | None:
-    """Kendall's tau-b of measured against published means; None for fewer than three rows."""
+def _kendall(lines: Sequence[Line]) -> dict[str, float]:
+    """Kendall's tau-b of measured against published means, for metrics with at least three rows that have both."""
     from scipy import stats
 
-    pairs = [(line.metrics[metric].mean, line.published[metric]) for line in lines if _has_both(line, metric)]
-    if len(pairs) < 3:
-        return None
-    tau = float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)
-    return None if np.isnan(tau) else tau
-
-
-def _has_both(line: Line, metric: str) -> bool:
-    return metric in line.metrics and metric in line.published
+    out = {}
+    for name in dict.fromkeys(name for line in lines for name in line.published):
+        both = [line for line in lines if name in line.metrics and name in line.published]
+        pairs = [(line.metrics[name].mean, line.published[name]) for line in both]
+        if len(pairs) >= 3 and not np.isnan(tau := float(stats.kendalltau(*zip(*pairs, strict=True)).statistic)):
+            out[name] = tau
+    return out
 
 
 def _source(source: Any) -> str:

@@ -1,0 +1,44 @@
+"""The shipped benchmark configs of scale paper: each is built, and `core` has what the averages need."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mmexp.errors import UserError
+from mmexp.evaluation.benchmark import Benchmark
+from mmexp.evaluation.metrics import METRICS
+from mmexp.instantiate import instantiate
+
+SCALE = Path(__file__).parents[2] / "conf" / "scale" / "paper"
+FILES = sorted(path for path in (SCALE / "benchmark").glob("*.yaml") if path.stem != "core")
+
+
+def load(path):
+    return OmegaConf.to_container(OmegaConf.merge({"paths": {"data": "data"}}, OmegaConf.load(path)), resolve=True)
+
+
+def test_there_are_seven():
+    assert len(FILES) == 7
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_benchmark(path):
+    assert path.read_text().startswith(f"# @package benchmarks.{path.stem}\n")
+    node = load(path)
+    node.pop("paths")
+    benchmark = instantiate(node, f"benchmarks.{path.stem}")
+    assert isinstance(benchmark, Benchmark)
+    assert benchmark.metric_key in METRICS
+    assert benchmark.response_format == ("unanswerable" if path.stem == "vizwiz" else "word")
+    with pytest.raises(UserError, match="no file 'data/eval/"):
+        benchmark.questions()
+
+
+def test_core_has_what_the_averages_need():
+    chosen = [entry for entry in load(SCALE / "benchmark" / "core.yaml")["defaults"] if entry != "_self_"]
+    aggregates = load(SCALE / "scale_settings.yaml")["aggregates"]
+    needed = {metric for node in aggregates.values() for metric in node["metrics"]}
+    assert needed
+    assert all(any(metric == name or metric.startswith(f"{name}_") for name in chosen) for metric in needed)
+    assert set(chosen) <= {path.stem for path in FILES}
