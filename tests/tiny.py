@@ -1,9 +1,14 @@
 """Tiny random-weight models of the real classes, shared by tests."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from tokenizers import Regex
 
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, Batch, ImageBatch
 
@@ -61,12 +66,27 @@ def convnext_node(**changes: Any) -> dict[str, Any]:
     return {**node, **changes}
 
 
+def mlp_node(**changes: Any) -> dict[str, Any]:
+    """The connector of LLaVA-1.5, ``projector=mlp2x_gelu``."""
+    node = {
+        "_target_": "mmexp.projector.mlp.MlpProjector",
+        "depth": 2,
+        "activation": "gelu",
+        "prenorm": False,
+        "pos_emb": False,
+        "num_eos_tokens": 0,
+        "init_std": None,
+        "gradient_checkpointing": False,
+    }
+    return {**node, **changes}
+
+
 def tiny_spec(**changes: Any) -> dict[str, Any]:
     """The config node ``model`` of a tiny LLaVA; ``changes`` replace its entries."""
     spec = {
         "encoders": {"clip": clip_node()},
         "fusion": {"_target_": "mmexp.fusion.none.NoFusion"},
-        "projector": {"_target_": "mmexp.projector.mlp.MlpProjector", "depth": 2, "activation": "gelu"},
+        "projector": mlp_node(),
         "reduction": {"_target_": "mmexp.reduction.none.NoReduction"},
         "llm": {
             "_target_": "mmexp.llm.causal_lm.CausalLM",
@@ -110,3 +130,110 @@ def random_batch(rows: int = 3, length: int = 40, num_visual: int = NUM_VISUAL, 
         images=image_batch(rows, {"clip": 32}, seed),
         num_conversations=rows,
     )
+
+
+WORDS = "red green blue square circle triangle which shape is what color where yes no left right a the".split()
+
+
+def save_checkpoint(folder: Path) -> str:
+    """A tiny Llama with a word-level tokenizer that knows Vicuna's template; returns its path."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>"]
+    words = [*WORDS, *map(str, range(10)), "USER:", "ASSISTANT:", "\n", "?", "."]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([*special, *words])}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\S\n]+"), "removed")
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(["\n", "?", "."])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**TEXT)).save_pretrained(folder)
+    return str(folder)
+
+
+def save_dataset(folder: Path, count: int, seed: int = 0) -> dict[str, Any]:
+    """``count`` images of one colour with two questions each, in LLaVA's format; returns the node ``datasets``."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for index in range(count):
+        color = int(generator.integers(3))
+        pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+        pixels[..., color] = generator.integers(128, 256, (32, 32))
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+        turns = [("what color is the square ?", WORDS[color]), ("is the square red ?", "yes" if color == 0 else "no")]
+        conversations = [
+            {"from": role, "value": text}
+            for number, pair in enumerate(turns)
+            for role, text in zip(
+                ("human", "gpt"), (("<image>\n" if number == 0 else "") + pair[0], pair[1]), strict=True
+            )
+        ]
+        records.append({"id": str(index), "image": f"{index}.png", "conversations": conversations})
+    (folder / "data.json").write_text(json.dumps(records))
+    source = {
+        "_target_": "mmexp.data.sources.llava_json.LlavaJson",
+        "annotations": str(folder / "data.json"),
+        "image_folder": str(folder),
+    }
+    return {"colors": source}
+
+
+TEMPLATE = {
+    "_target_": "mmexp.data.template.Template",
+    "bos": True,
+    "system": None,
+    "opening": "",
+    "user": "USER: {image}{question} ASSISTANT:",
+    "image_separator": "\n",
+    "answer": " {answer}</s>",
+    "closing": "",
+    "stop": "</s>",
+    "format_prompt": "none",
+    "format_texts": {},
+}
+
+
+def data_node(datasets: dict[str, Any], **batching: Any) -> dict[str, Any]:
+    """The node ``data`` of a training stage."""
+    defaults = {
+        "batch_size": 8,
+        "packing": "none",
+        "row_length": None,
+        "max_length": 128,
+        "group_by_modality_length": False,
+        "max_bad_samples": 0,
+    }
+    return {
+        "datasets": datasets,
+        "template": dict(TEMPLATE),
+        "turns": {"_target_": "mmexp.data.turns.SingleTurn"},
+        "balance": {"_target_": "mmexp.data.balance.BySize"},
+        "batching": {**defaults, **batching},
+        "use_images": True,
+    }
+
+
+def runtime_node(folder: Path, **changes: Any) -> dict[str, Any]:
+    """The node ``runtime`` of a stage."""
+    defaults = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "micro_batch_size": 8,
+        "eval_batch_size": 8,
+        "num_workers": 0,
+        "checkpoint_every_steps": 2,
+        "log_every_steps": 1,
+        "feature_cache": False,
+        "cache_dir": str(folder / "cache"),
+        "feature_cache_bytes": 1e9,
+        "data_cache_bytes": 1e8,
+        "logger": {"loggers": {}},
+    }
+    return {**defaults, **changes}

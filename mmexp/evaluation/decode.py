@@ -71,8 +71,8 @@ def _questions(batch: Batch) -> _Questions:
     rows = []
     for segments, prefixes in zip(batch.segment_ids.tolist(), batch.prefix_ids.tolist(), strict=True):
         shared = {prefix for segment, prefix in zip(segments, prefixes, strict=True) if prefix != segment}
-        last = {segment: index for index, segment in enumerate(segments) if segment >= 0 and segment not in shared}
-        rows.append([(segment, prefixes[index], index) for segment, index in last.items()])
+        ends = {segment: index for index, segment in enumerate(segments) if segment >= 0 and segment not in shared}
+        rows.append([(segment, prefixes[index], index) for segment, index in ends.items()])
     width = max(len(row) for row in rows)
     padded = torch.tensor([row + [(-1, -1, -1)] * (width - len(row)) for row in rows], device=batch.input_ids.device)
     segments, prefixes, last = padded.unbind(-1)

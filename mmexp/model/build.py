@@ -47,7 +47,13 @@ def load_model(spec: Mapping[str, Any], init_from: str | None) -> Mllm:
 
 
 def token_counter(model: Mllm) -> VisualTokenCounter:
-    return VisualTokenCounter(model.vision.resolution, model.vision.tokens_per_view, model.vision.grid)
+    sight = model.sight
+    return VisualTokenCounter(sight.resolution, sight.tokens_per_view, sight.grid)
+
+
+def no_visual_tokens(_size: ImageSize) -> int:
+    """Counter of a model without vision side."""
+    return 0
 
 
 def save_trained(model: Mllm, workdir: Path, init_from: str | None, names: Iterable[str]) -> None:

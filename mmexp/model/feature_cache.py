@@ -8,7 +8,7 @@ segment appears by an atomic rename and is never changed, so readers need no loc
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class EncoderFeatures:
             found[tap] = place[0][place[1]]
         return found
 
-    def fill(self, views: Iterable[np.ndarray], batch_size: int, progress: Callable[[int], None]) -> int:
+    def fill(self, views: Iterable[np.ndarray], batch_size: int) -> int:
         """Compute what is missing, under the folder's lock; returns how many views the encoder saw."""
         pending = list(views)
         if not self._missing(pending):
@@ -78,7 +78,6 @@ class EncoderFeatures:
             chunk = max(batch_size, 1024)
             for start in range(0, len(missing), chunk):
                 self._write(missing[start : start + chunk], batch_size)
-                progress(start)
         self._load_segments()
         return len(missing)
 

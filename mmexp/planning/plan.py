@@ -4,11 +4,13 @@ Built on meta tensors from the real configuration: no weights, no GPU, no hub.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from mmexp.planning.validate import visual_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +28,6 @@ class Plan:
     """Stage -> samples that it sees (steps times global batch)."""
     visual_tokens: int
     """Of one square image at the encoder's own size."""
-    encoder_tokens: dict[str, int] = field(default_factory=dict)
-    """Encoder -> tokens of one view at the selected depth."""
 
 
 def plan(row: str, config: Mapping[str, Any]) -> Plan:
@@ -35,7 +35,8 @@ def plan(row: str, config: Mapping[str, Any]) -> Plan:
     from mmexp.model.build import build_meta_model
     from mmexp.training.parameters import freeze_and_group, trained_names
 
-    model = build_meta_model(config["model"])
+    spec = config["evaluation"]["model"]
+    model = build_meta_model(spec)
     sizes = {name: parameter.numel() for name, parameter in model.named_trainables()}
     trained, steps, samples = {}, {}, {}
     for name, stage in config["recipe"]["stages"].items():
@@ -45,15 +46,13 @@ def plan(row: str, config: Mapping[str, Any]) -> Plan:
         trained[name] = sum(sizes[parameter] for parameter in trained_names(model))
         steps[name] = int(stage["schedule"]["steps"])
         samples[name] = steps[name] * int(stage["data"]["batching"]["batch_size"])
-    image_size = max(int(node["image_size"]) for node in config["model"]["encoders"].values())
     return Plan(
         row=row,
         parameters=parameters_by_part(sizes),
         trained=trained,
         steps=steps,
         samples=samples,
-        visual_tokens=model.vision.num_tokens((image_size, image_size)) if config["recipe"]["use_images"] else 0,
-        encoder_tokens={name: layers.out_shape.num_tokens for name, layers in model.vision.feature_layers.items()},
+        visual_tokens=visual_tokens(model, spec),
     )
 
 

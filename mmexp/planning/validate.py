@@ -9,22 +9,29 @@ from mmexp.errors import UserError
 def validate(config: Mapping[str, Any]) -> None:
     """Raise ``UserError`` for the first thing in a resolved config that cannot work.
 
-    Builds the model on meta tensors (no weights, no memory), so shapes, depths, grids and widths are checked; then the
-    context length, and that each stage's ``trainable`` patterns name parameters.
+    Builds each stage's model on meta tensors (no weights, no memory), so shapes, depths, grids and widths are checked;
+    then the context length, and that each stage's ``trainable`` patterns name parameters.
     """
     from mmexp.model.build import build_meta_model
 
-    model = build_meta_model(config["model"])
-    image_size = max(int(node["image_size"]) for node in config["model"]["encoders"].values())
-    num_visual = model.vision.num_tokens((image_size, image_size))
-    check_context(num_visual, model.llm.context_length, "llm (its context)")
-    for name, stage in config["recipe"]["stages"].items():
-        if "trainable" not in stage:
+    for name, stage in {**config["recipe"]["stages"], "evaluation": config["evaluation"]}.items():
+        if "model" not in stage:
             continue
-        check_trainable(name, stage["trainable"], model)
-        if stage["data"]["use_images"]:
+        model = build_meta_model(stage["model"])
+        num_visual = visual_tokens(model, stage["model"])
+        check_context(num_visual, model.llm.context_length, "llm (its context)")
+        if "trainable" in stage:
+            check_trainable(name, stage["trainable"], model)
             key = f"recipe.stages.{name}.data.batching.max_length"
             check_context(num_visual, stage["data"]["batching"]["max_length"], key)
+
+
+def visual_tokens(model: Any, spec: Mapping[str, Any]) -> int:
+    """Of one square image at the encoder's own size; 0 for a model without vision side."""
+    if model.vision is None:
+        return 0
+    side = max(int(node["image_size"]) for node in spec["encoders"].values())
+    return model.vision.num_tokens((side, side))
 
 
 def check_context(num_visual: int, length: int, key: str) -> None:

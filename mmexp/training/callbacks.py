@@ -1,8 +1,9 @@
-"""What happens beside the steps: the metrics file, the progress file, checkpoints that a kill cannot tear."""
+"""What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot tear."""
 
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 METRICS = "metrics.jsonl"
-PROGRESS = "progress.json"
 CHECKPOINT = "last.ckpt"
 
 
@@ -39,25 +39,17 @@ class MetricsFile(Callback):
                 logger.log_metrics(values, step)
 
 
-class ProgressFile(Callback):
-    """Says at most once a second how far the stage is, for whoever shows it."""
+class Progress(Callback):
+    """Tells (steps done, steps in all) after each step."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.written = path, 0.0
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.is_global_zero and time.monotonic() - self.written >= 1:
-            write_progress(self.path, trainer.global_step, trainer.max_steps)
-            self.written = time.monotonic()
-
-
-def write_progress(path: Path, step: int, total: int) -> None:
-    """Atomically write ``{"step", "total"}``."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"step": step, "total": total}))
-    os.replace(temporary, path)
+        if trainer.is_global_zero:
+            self.progress(trainer.global_step, trainer.max_steps)
 
 
 class Checkpoints(Callback):
