@@ -1,0 +1,1 @@
+"""Weights that other code released, in our names."""
