@@ -8,6 +8,7 @@ what is trained; that is an error of the sample.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,18 @@ from mmexp.data.template import Piece, Template
 from mmexp.errors import UserError
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, ImageSize, TokenizedSample, Turn
 
-OPENINGS_KEPT = 64
+TEXTS_KEPT = 20_000
+"""Tokenised texts that are remembered: short questions recur (all of the lab's, "is there a person?")."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A tokenised conversation without BOS and image."""
+
+    opening: str | None
+    """Text before the image; None without one."""
+    ids: np.ndarray
+    labels: np.ndarray
 
 
 class ConversationTokenizer:
@@ -50,7 +62,8 @@ class ConversationTokenizer:
         self._backend.no_padding()
         bos = tokenizer.bos_token_id if template.bos else None
         self._bos = np.array([] if bos is None else [bos], dtype=np.int64)
-        self._openings: dict[str, np.ndarray] = {}
+        self._prefixes: dict[tuple[str, int], np.ndarray] = {}
+        self._texts: dict[tuple[tuple[Turn, ...], bool], _Text] = {}
         self.stop_ids = self._stop_ids()
         """Ids of the tokens that end an answer."""
 
@@ -66,11 +79,14 @@ class ConversationTokenizer:
             UserError: ``max_length`` is too short for the visual tokens alone.
         """
         num_visual = self._num_visual(size, origin)
-        try:
-            pieces = self.template.render(turns, num_visual > 0)
-        except UserError as error:
-            raise BadSample(origin, str(error)) from error
-        sample = self._tokenize(pieces, num_visual, image, dataset, origin)
+        key = (tuple(turns), num_visual > 0)
+        text = self._texts.get(key)
+        if text is None:
+            text = self._text(lambda: self.template.render(turns, num_visual > 0), origin)
+            if len(self._texts) >= TEXTS_KEPT:
+                self._texts.clear()
+            self._texts[key] = text
+        sample = self._sample(text, num_visual, image, dataset, origin)
         length = len(sample.input_ids)
         if length > self.max_length:
             raise BadSample(
@@ -89,11 +105,8 @@ class ConversationTokenizer:
             UserError: with ``origin``, the text cannot be rendered.
         """
         num_visual = self._num_visual(size, origin)
-        try:
-            pieces = self.template.prompt(turn, num_visual > 0)
-        except UserError as error:
-            raise BadSample(origin, str(error)) from error
-        return self._tokenize(pieces, num_visual, image, dataset, origin)
+        text = self._text(lambda: self.template.prompt(turn, num_visual > 0), origin)
+        return self._sample(text, num_visual, image, dataset, origin)
 
     def _stop_ids(self) -> list[int]:
         encoding = self._backend.encode(f"a{self.template.stop}", add_special_tokens=False)
@@ -113,38 +126,42 @@ class ConversationTokenizer:
             )
         return num_visual
 
-    def _tokenize(
-        self, pieces: Sequence[Piece], num_visual: int, image: Path | None, dataset: str, origin: str
-    ) -> TokenizedSample:
+    def _text(self, render: Callable[[], list[Piece]], origin: str) -> "_Text":
+        try:
+            pieces = render()
+        except UserError as error:
+            raise BadSample(origin, str(error)) from error
         at = next((place for place, piece in enumerate(pieces) if piece.is_image), None)
-        ids, labels = [self._bos], [np.full(len(self._bos), IGNORE_INDEX)]
-        prefix_length = 0
-        if at is not None:
-            opening = self._opening("".join(piece.text for piece in pieces[:at]))
-            ids += [opening, np.full(num_visual, IMAGE_TOKEN_ID)]
-            prefix_length = sum(len(part) for part in ids)
-            labels = [np.full(prefix_length, IGNORE_INDEX)]
-        text_ids, trained = self._encode(pieces if at is None else pieces[at + 1 :], origin)
-        label = np.concatenate([*labels, np.where(trained, text_ids, IGNORE_INDEX)])
-        label[:1] = IGNORE_INDEX
+        ids, trained = self._encode(pieces if at is None else pieces[at + 1 :], origin)
+        opening = None if at is None else "".join(piece.text for piece in pieces[:at])
+        return _Text(opening, ids, np.where(trained, ids, IGNORE_INDEX))
+
+    def _sample(self, text: "_Text", num_visual: int, image: Path | None, dataset: str, origin: str) -> TokenizedSample:
+        prefix = self._bos if text.opening is None else self._prefix(text.opening, num_visual)
+        length = len(prefix) + len(text.ids)
+        input_ids, labels = np.empty(length, dtype=np.int64), np.empty(length, dtype=np.int64)
+        input_ids[: len(prefix)], input_ids[len(prefix) :] = prefix, text.ids
+        labels[: len(prefix)], labels[len(prefix) :] = IGNORE_INDEX, text.labels
+        labels[:1] = IGNORE_INDEX
         return TokenizedSample(
-            input_ids=np.concatenate([*ids, text_ids]),
-            labels=label,
-            prefix_length=prefix_length,
+            input_ids=input_ids,
+            labels=labels,
+            prefix_length=0 if text.opening is None else len(prefix),
             image=image,
             num_visual_tokens=num_visual,
             dataset=dataset,
             origin=origin,
         )
 
-    def _opening(self, text: str) -> np.ndarray:
-        """Ids of what stands before the image: for most templates the same text in every sample."""
-        if text not in self._openings:
-            if len(self._openings) >= OPENINGS_KEPT:
-                self._openings.clear()
-            ids = self._backend.encode(text, add_special_tokens=False).ids
-            self._openings[text] = np.array(ids, dtype=np.int64)
-        return self._openings[text]
+    def _prefix(self, opening: str, num_visual: int) -> np.ndarray:
+        """Ids up to and including the image; for most templates the same in every sample."""
+        key = (opening, num_visual)
+        if key not in self._prefixes:
+            ids = np.array(self._backend.encode(opening, add_special_tokens=False).ids, dtype=np.int64)
+            if len(self._prefixes) >= TEXTS_KEPT:
+                self._prefixes.clear()
+            self._prefixes[key] = np.concatenate([self._bos, ids, np.full(num_visual, IMAGE_TOKEN_ID)])
+        return self._prefixes[key]
 
     def _encode(self, pieces: Sequence[Piece], origin: str) -> tuple[np.ndarray, np.ndarray]:
         """Ids (T,) of the pieces' joined text, and which of them are trained (T,) bool."""
