@@ -1,19 +1,18 @@
 """The terminal stage of a trial: the trained model answers the benchmarks, the answers are scored and written."""
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from mmexp.errors import UserError
+from mmexp.errors import UserError, nearest
 from mmexp.evaluation.benchmark import Benchmark, Question
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import aggregate, missing_metrics, read_result, write_predictions, write_result
+from mmexp.recipe.graph import replace_references
+from mmexp.recipe.run import library_versions
 
-LIBRARIES = ("mmexp", "torch", "lightning", "transformers", "timm", "tokenizers", "numpy")
 IMAGES_MEASURED = 256
 """Images whose size is read to say how many visual tokens an image becomes."""
 
@@ -140,15 +139,21 @@ class EvaluateStage:
         """What this trial trained and evaluated; the lab's own stages (world, experts) are listed, not summed."""
         from mmexp.model.build import lineage
 
-        trained = {folder.name for folder in lineage(Path(self.init_from))} if self.init_from else set()
-        training = sum(seconds for name, seconds in stage_seconds.items() if stage_keys.get(name) in trained)
-        return {"training_seconds": training, "seconds": training + evaluation, "stage_seconds": stage_seconds}
+        folders = {folder.name for folder in lineage(Path(self.init_from))} if self.init_from else set()
+        trained = [name for name, key in stage_keys.items() if key in folders]
+        training = sum(stage_seconds.get(name, 0.0) for name in trained)
+        return {
+            "seconds": training + evaluation,
+            "training_seconds": training,
+            "trained_stages": trained,
+            "stage_seconds": stage_seconds,
+        }
 
 
 def evaluate_run(
     run_dir: Path,
     benchmarks: Mapping[str, Any],
-    resolve: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    find: Callable[[str], Path | None],
     runtime: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Evaluate a finished run on further benchmarks: ``mmexp eval RUN_DIR benchmark=[pope,mme]``.
@@ -158,11 +163,14 @@ def evaluate_run(
 
     Args:
         benchmarks: name -> config node of a ``Benchmark``, composed by the caller.
-        resolve: replaces ``stage:NAME/sub`` in a node by paths of finished stages.
-        runtime: as for ``EvaluateStage.run``.
+        find: key of a stage -> its finished folder, or None (``Store.find``).
+        runtime: replaces entries of the run's own ``evaluation.runtime``.
 
     Returns:
         The result, with ``folder``: where it is.
+
+    Raises:
+        UserError: not the folder of a finished run, a stage that is no longer in the store.
     """
     from omegaconf import OmegaConf
 
@@ -171,24 +179,28 @@ def evaluate_run(
         raise UserError(f"{path}: no such file; RUN_DIR is a folder under paths.runs")
     config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     node = {**config["evaluation"], "benchmarks": dict(benchmarks)}
-    own_runtime = node.pop("runtime", None) or {}
+    keys = read_result(run_dir)["stage_keys"]
+    facts = {"stage_keys": keys, **(node.pop("runtime", None) or {}), **runtime}
     node.pop("_target_", None)
+    stage = EvaluateStage(**replace_references(node, lambda name, sub: f"{_finished(name, keys, find)}{sub}"))
     folder = run_dir / "evaluations" / "+".join(benchmarks)
-    stage = EvaluateStage(**resolve(node))
     folder.mkdir(parents=True, exist_ok=True)
-    stage.run(folder, {**own_runtime, **runtime})
+    try:
+        stage.run(folder, facts)
+    except UserError:
+        with suppress(OSError):  # it holds an earlier result
+            folder.rmdir()
+        raise
     return {**read_result(folder), "folder": str(folder)}
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on."""
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+def _finished(name: str, keys: Mapping[str, str], find: Callable[[str], Path | None]) -> Path:
+    if name not in keys:
+        raise UserError(f"stage:{name}: the run was not made from such a stage; {nearest(name, keys)}")
+    folder = find(keys[name])
+    if folder is None:
+        raise UserError(f"stage '{name}' ({keys[name]}) is no longer in the store; run the experiment again")
+    return folder
 
 
 def device_of(runtime: Mapping[str, Any]) -> str:

@@ -240,13 +240,17 @@ def _failures(lines: Mapping[str, Sequence[Trial]]) -> list[Failure]:
 
 
 def _curves(lines: Mapping[str, Sequence[Trial]]) -> list[Curve]:
+    """Loss of the stages that trained a trial's model; the lab's own (experts, LLM) are the same for all."""
     curves = []
     for label, trials in lines.items():
         for trial in trials:
             points: dict[str, list[tuple[float, float]]] = {}
+            wanted = {"", *(trial.result or {}).get("costs", {}).get("trained_stages", [])}
             for record in trial.curve():
-                if isinstance(record.get("loss"), int | float) and isinstance(record.get("step"), int | float):
-                    points.setdefault(str(record.get("stage", "")), []).append((record["step"], record["loss"]))
+                stage = str(record.get("stage", ""))
+                numbers = [record.get(name) for name in ("step", "loss")]
+                if stage in wanted and all(isinstance(number, int | float) for number in numbers):
+                    points.setdefault(stage, []).append((record["step"], record["loss"]))
             for stage, pairs in points.items():
                 thin = pairs[:: max(1, len(pairs) // MAX_CURVE_POINTS)]
                 steps, losses = zip(*thin, strict=True)

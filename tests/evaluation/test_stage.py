@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmexp.errors import UserError
 from mmexp.evaluation import stage as stage_module
-from mmexp.evaluation.result import read_predictions, read_result
+from mmexp.evaluation.result import read_predictions, read_result, write_result
 from mmexp.evaluation.stage import EvaluateStage, evaluate_run
 
 
@@ -107,6 +107,7 @@ def test_result(seen, node, tmp_path):
     costs = result["costs"]
     assert (costs["parameters"], costs["parameters_by_part"]) == (16, {"llm": 12, "projector": 4})
     assert costs["visual_tokens"] == (2 + 6) / 2
+    assert (costs["trained_stages"], costs["training_seconds"]) == (["align"], 100)
     assert costs["seconds"] == 100 + costs["evaluation_seconds"]
     assert torch.__version__.startswith(result["versions"]["torch"])
     assert read_predictions(tmp_path)["lab"].predictions == ["1", "no"]
@@ -136,16 +137,22 @@ def test_no_benchmark_is_an_error(seen, node):
 
 
 def test_further_benchmarks_of_a_finished_run(seen, node, tmp_path):
+    node |= {"init_from": "stage:finetune"}
     lines = [f"  {key}: {json.dumps(value)}" for key, value in node.items()]
     own = ["  _target_: x.EvaluateStage", "  runtime: {eval_batch_size: 5}"]
     (tmp_path / "config.yaml").write_text("\n".join(["evaluation:", *own, *lines]))
+    write_result(tmp_path, {"metrics": {"lab": 1}, "stage_keys": {"finetune": "k2"}})
     further = {"again": node["benchmarks"]["lab"] | {"limit": 1}}
-    result = evaluate_run(tmp_path, further, dict, {"accelerator": "cpu"})
+    result = evaluate_run(tmp_path, further, {"k2": tmp_path / "k2"}.get, {"accelerator": "cpu"})
     assert result["metrics"] == {"again": 100, "count": 100}
+    assert result["costs"]["trained_stages"] == ["finetune"]
     assert result["folder"] == str(tmp_path / "evaluations" / "again")
+    assert read_result(tmp_path)["metrics"] == {"lab": 1}
     assert seen[0]["batch_size"] == 5
+    with pytest.raises(UserError, match=r"'finetune' \(k2\) is no longer in the store"):
+        evaluate_run(tmp_path, further, {}.get, {})
     with pytest.raises(UserError, match=r"config.yaml: no such file"):
-        evaluate_run(tmp_path / "nowhere", further, dict, {})
+        evaluate_run(tmp_path / "nowhere", further, {}.get, {})
 
 
 def test_device_without_gpu(monkeypatch):

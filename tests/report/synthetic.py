@@ -39,13 +39,18 @@ def write_run(folder: Path, answers: Answers, **extra) -> None:
     write_predictions(folder, {"lab": answers})
     result = {
         "metrics": metrics | aggregate(metrics, OVERALL),
-        "costs": {"visual_tokens": 64, "parameters": 1_234_567, "seconds": 51.5},
+        "costs": {
+            "visual_tokens": 64,
+            "parameters": 1_234_567,
+            "seconds": 51.5,
+            "trained_stages": ["align", "finetune"],
+        },
         "scoring": {"benchmarks": {"lab": {"metric": "lab_family", "variant": "exact"}}, "aggregates": OVERALL},
     }
     write_result(folder, result | extra)
     curve = [
         {"stage": stage, "step": step, "loss": 3 / (1 + step / 20)}
-        for stage in ("align", "finetune")
+        for stage in ("world", "align", "finetune")
         for step in range(0, 200, 10)
     ]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, curve)))

@@ -63,6 +63,7 @@ def test_truth_is_told(report):
     summary = line(report, "mlp").metrics["overall"]
     assert (summary.n, len(summary.values)) == (3, 3)
     assert summary.mean == pytest.approx(sum(summary.values) / 3)
+    assert {curve.stage for curve in report.curves} == {"align", "finetune"}
     assert line(report, "mlp").costs == {"visual_tokens": 64, "parameters": 1_234_567, "seconds": 51.5}
 
 
