@@ -8,24 +8,25 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mmexp.errors import UserError
+from mmexp.hub import from_hub
 
 
 def load_encoder_weights(
-    network: nn.Module, weights: str, name: str, from_hub: Callable[[], dict[str, torch.Tensor]]
+    network: nn.Module, weights: str, name: str, fetch: Callable[[], dict[str, torch.Tensor]]
 ) -> None:
     """Fill ``network`` in place.
 
     Args:
         weights: path of a ``.safetensors`` file, ``hub``, or ``random``.
-        name: what to download, for the message when the hub cannot be reached.
-        from_hub: gives the hub's state dict.
+        name: hub id, for the message when the hub cannot be reached.
+        fetch: gives the hub's state dict.
 
     Raises:
         UserError: missing file, keys that do not fit, unreachable hub.
     """
     if weights == "random":
         return
-    state = _from_hub(name, from_hub) if weights == "hub" else _from_file(weights)
+    state = from_hub(name, "weights", fetch) if weights == "hub" else _from_file(weights)
     result = network.load_state_dict(state, strict=False)
     wrong = [f"missing {key}" for key in result.missing_keys] + [f"unexpected {key}" for key in result.unexpected_keys]
     if wrong:
@@ -39,14 +40,3 @@ def _from_file(weights: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"weights: no file '{weights}'")
     return load_file(path)
-
-
-def _from_hub(name: str, from_hub: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    try:
-        return from_hub()
-    except Exception as error:  # the hub client raises a dozen types of its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"weights: cannot get '{name}' from the hub ({reason[:120]}); download it on a machine with access "
-            f"(hf download {name}) and set HF_HOME, or give a .safetensors path"
-        ) from error

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.cache_utils import Cache
 
 from mmexp.errors import UserError
+from mmexp.hub import from_hub
 
+KEY = "llm.checkpoint"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,8 +46,10 @@ class CausalLM(nn.Module):
         self.attention = attention
         arguments = {"dtype": DTYPES[dtype], "attn_implementation": attention}
         if load:
-            self.network = _reach_hub(
-                checkpoint, lambda: AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True, **arguments)
+            self.network = from_hub(
+                checkpoint,
+                KEY,
+                lambda: AutoModelForCausalLM.from_pretrained(checkpoint, use_safetensors=True, **arguments),
             )
             _check_config(self.network.config, config, checkpoint)
         else:
@@ -98,13 +101,13 @@ class CausalLM(nn.Module):
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
     """Tokenizer of a folder or hub id. Raises ``UserError`` when it cannot be had."""
-    return _reach_hub(checkpoint, lambda: AutoTokenizer.from_pretrained(checkpoint))
+    return from_hub(checkpoint, KEY, lambda: AutoTokenizer.from_pretrained(checkpoint))
 
 
 def lm_config(checkpoint: str, config: Mapping[str, Any] | None) -> Any:
     """The transformers config: from the YAML where it is given, else of the checkpoint."""
     if config is None:
-        return _reach_hub(checkpoint, lambda: AutoConfig.from_pretrained(checkpoint))
+        return from_hub(checkpoint, KEY, lambda: AutoConfig.from_pretrained(checkpoint))
     arguments = dict(config)
     return AutoConfig.for_model(arguments.pop("model_type"), **arguments)
 
@@ -113,17 +116,3 @@ def _check_config(actual: Any, expected: Mapping[str, Any] | None, checkpoint: s
     for key, value in (expected or {}).items():
         if getattr(actual, key, value) != value:
             raise UserError(f"llm.config.{key}: {value}, but the checkpoint '{checkpoint}' has {getattr(actual, key)}")
-
-
-def _reach_hub(checkpoint: str, fetch: Any) -> Any:
-    try:
-        return fetch()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:120]
-        advice = (
-            "the folder is not a checkpoint"
-            if Path(checkpoint).is_dir()
-            else f"not a folder here, and the hub gave nothing: run 'hf download {checkpoint}' where there is access, "
-            "then set HF_HOME, or give the folder"
-        )
-        raise UserError(f"llm.checkpoint: cannot load '{checkpoint}' ({advice}; {reason})") from error
