@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
+from os import SEEK_END
 from pathlib import Path
+from typing import BinaryIO
 
 from mmexp.data.bad_sample import BadSample
 from mmexp.errors import UserError
@@ -20,9 +23,7 @@ class BadSampleBudget:
     def __init__(self, *, limit: float, num_samples: int, report: Path | None) -> None:
         self.limit = int(limit * num_samples) if limit < 1 else int(limit)
         self.report = report
-        self.origins: set[str] = set()
-        if report is not None and report.is_file():
-            self.origins = {json.loads(line)["origin"] for line in report.read_text().splitlines()}
+        self.origins = _listed(report.read_text()) if report is not None and report.is_file() else set()
 
     def spend(self, bad: Iterable[BadSample]) -> None:
         """Raises ``UserError`` for the first sample beyond the limit."""
@@ -43,6 +44,24 @@ class BadSampleBudget:
         )
 
     def _write(self, sample: BadSample) -> None:
-        if self.report is not None:
-            with self.report.open("a") as file:
-                file.write(json.dumps({"origin": sample.origin, "reason": sample.reason}) + "\n")
+        if self.report is None:
+            return
+        line = json.dumps({"origin": sample.origin, "reason": sample.reason}) + "\n"
+        with self.report.open("a+b") as file:
+            if file.tell() and not _ends_a_line(file):
+                line = f"\n{line}"
+            file.write(line.encode())
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _listed(text: str) -> set[str]:
+    """Origins in a report; a line that a killed run did not finish is passed over."""
+    origins = set()
+    for line in text.splitlines():
+        with suppress(ValueError):
+            origins.add(json.loads(line)["origin"])
+    return origins

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmexp.data.bad_sample import BadSample
 from mmexp.data.bad_sample_budget import BadSampleBudget
 from mmexp.data.balance import BySize
 from mmexp.data.build import ModelFacts, build_batching, build_windows, token_stats
@@ -235,6 +236,16 @@ def test_the_budget_goes_on_after_a_restart(tmp_path):
     list(loader(windows(node), report=report))  # all known: none is new
 
 
+def test_a_line_that_a_killed_run_did_not_finish(tmp_path):
+    report = tmp_path / "skipped.jsonl"
+    report.write_text('{"origin": "a:1", "reason": "x"}\n{"origin": "b:')
+    budget = BadSampleBudget(limit=2, num_samples=9, report=report)
+    budget.spend([BadSample("a:1", "x"), BadSample("b:2", "y")])
+    assert BadSampleBudget(limit=2, num_samples=9, report=report).origins == {"a:1", "b:2"}
+    with pytest.raises(UserError, match="c:3: z"):
+        budget.spend([BadSample("c:3", "z")])
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_only_bad_samples(tmp_path, workers):
     path = write_dataset(tmp_path, [llava_record(number) for number in range(3)])
@@ -291,6 +302,16 @@ def test_features_stored_after_the_views_were_listed_are_found(dataset):
     assert views[0].shape == (3, 8, 8)
     features.known = set(range(NUMBER))
     assert all("clip" in window[0].images.features for window in loader(made))
+
+
+def test_every_tensor_is_pinned(dataset, monkeypatch):
+    pinned = set()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.add(id(tensor)) or tensor)
+    made = windows(data_node(dataset), features=Stored(set(range(NUMBER))))
+    (batch,) = made[0].pin_memory().batches
+    names = ("input_ids", "labels", "position_ids", "segment_ids", "prefix_ids")
+    tensors = [*(getattr(batch, name) for name in names), batch.images.views["sam"], batch.images.features["clip"][2]]
+    assert {id(tensor) for tensor in tensors} == pinned
 
 
 # ------------------------------------------------------------------ modality and length

@@ -2,6 +2,7 @@
 
 import json
 import re
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def _line_spans(path: Path) -> list[tuple[int, int, int]]:
 
 def _list_spans(path: Path) -> list[tuple[int, int, int]]:
     """Latin-1 has one character per byte and the same ASCII, so that places in the text are places in the file."""
-    text = path.read_bytes().decode("latin-1")
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
+        text = str(mapped, "latin-1")
     decode = json.JSONDecoder().raw_decode
     spans: list[tuple[int, int, int]] = []
     at = _skip_space(text, text.index("[") + 1)
