@@ -11,7 +11,8 @@ from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import PREDICTIONS, read_predictions, read_result
 
-DONE = "done"
+DONE, NOT_SELECTED = "done", "not selected"
+"""Statuses of the ledger that mean something here; the others are shown as they are."""
 METRICS = "metrics.jsonl"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmexp.evaluation.metrics import METRICS
 from mmexp.report.findings import Finding, answer
-from mmexp.report.results import SweepResults, Trial
+from mmexp.report.results import NOT_SELECTED, SweepResults, Trial
 from mmexp.report.statistics import Comparison, Measurements, holm
 
 BLIND = "blind"
@@ -131,7 +131,7 @@ def tabulate(results: SweepResults) -> Report:
         best=best,
         best_over_blind=measurements.compare(against_blind) if against_blind else None,
         kendall_tau=_kendall(compared) if results.scale == "paper" else {},
-        notes=tuple(_notes(node, compared, metric, baseline, blind)),
+        notes=(*_notes(node, compared, metric, baseline, blind), *_left_out(lines)),
     )
 
 
@@ -159,7 +159,7 @@ def _line(
         row=trials[0].row,
         is_baseline=label == baseline,
         is_blind=label in blind,
-        overrides=tuple(trials[0].overrides),
+        overrides=tuple(text for text in trials[0].overrides if not text.startswith("seed=")),
         metrics=_summaries([trial.metrics for trial in trials if trial.result is not None]),
         published={name: float(value) for name, value in published.items()},
         costs=_costs(trials),
@@ -235,7 +235,7 @@ def _failures(lines: Mapping[str, Sequence[Trial]]) -> list[Failure]:
         )
         for label, trials in lines.items()
         for trial in trials
-        if trial.result is None
+        if trial.result is None and trial.status != NOT_SELECTED
     ]
 
 
@@ -293,3 +293,13 @@ def _notes(
     if any(line.difference is not None and line.difference.question_std is None for line in lines):
         notes.append("Some rows were asked other questions than the baseline; their intervals are from seeds only.")
     return notes
+
+
+def _left_out(lines: Mapping[str, Sequence[Trial]]) -> list[str]:
+    """What is missing on purpose."""
+    labels = [
+        label
+        for label, trials in lines.items()
+        if any(trial.status == NOT_SELECTED and trial.result is None for trial in trials)
+    ]
+    return [f"Left out by sweep.only, not failed: {', '.join(labels)}."] if labels else []

@@ -15,7 +15,7 @@ SHOWN_COSTS = {"visual_tokens": "visual tokens", "seconds": "seconds"}
 VERDICT_STYLE = {HOLDS: "green", CONTRADICTED: "red"}
 
 
-def print_table(report: Report, console: Console | None = None) -> None:
+def print_report(report: Report, console: Console | None = None) -> None:
     """Table, findings and failures; further metrics and costs are left out where they do not fit."""
     console = console or Console()
     width = min(console.width, WIDTH)

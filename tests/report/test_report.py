@@ -16,7 +16,7 @@ from mmexp.report.build import write_report
 from mmexp.report.html import to_html
 from mmexp.report.results import SweepResults
 from mmexp.report.table import tabulate
-from mmexp.report.terminal import print_table
+from mmexp.report.terminal import print_report
 from tests.report.synthetic import sweep, trial
 
 EVIL = "<script>alert(1)</script>"
@@ -126,7 +126,7 @@ def test_files(report, tmp_path):
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_terminal_fits(report, width):
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    print_table(report, console)
+    print_report(report, console)
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= min(width, 100)
     assert "mlp" in text
@@ -186,7 +186,7 @@ def test_nothing_finished_yet(tmp_path):
     assert report.findings[0].verdict == "no answer"
     assert any("No trial has the ranking metric" in note for note in report.notes)
     write_report(report, tmp_path)
-    print_table(report, Console(file=io.StringIO(), width=80))
+    print_report(report, Console(file=io.StringIO(), width=80))
     assert tabulate(SweepResults(name="none", scale="lab", node={}, trials=())).lines == ()
 
 
