@@ -18,6 +18,8 @@ from mmexp.recipe.store import PROGRESS_FILE, Store
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.jsonl"
+RESULT_FILE = "result.json"
+TRIAL_FIELDS = ("key", "sweep", "row", "tags", "config")
 PROGRESS_EVERY_S = 1.0
 LIBRARIES = ("mmexp", "torch", "lightning", "transformers", "timm", "tokenizers", "numpy")
 
@@ -43,9 +45,9 @@ def run_stage(
     """Make a stage, or wait for whoever makes it; its parents must be finished.
 
     The stage object gets its node with references replaced by absolute paths. Its ``run`` gets a folder, which may hold
-    what a killed run left, and ``runtime`` with these keys added: ``progress(step, total)``; ``trial`` with ``key``,
-    ``sweep``, ``row``, ``tags`` and ``config``; and for the last stage ``trial_key``, ``stage_keys``, ``stage_seconds``
-    and ``config_choices``.
+    what a killed run left, and ``runtime`` with these keys added: ``progress(step, total)``, ``stage_name``; ``trial``
+    with ``key``, ``sweep``, ``row``, ``tags`` and ``config``; and for the last stage ``trial_key``, ``stage_keys``,
+    ``stage_seconds`` and ``config_choices``.
 
     Returns:
         The finished folder.
@@ -68,7 +70,9 @@ def run_stage(
         stage.run(workdir, runtime_of(spec, store, context, workdir))
         if spec.is_terminal and context is not None:
             add_trial_files(workdir, store, context)
-        return store.finish(spec, claim, workdir, stage_record(spec, time.monotonic() - started, claim.number))
+            mirror_trial(spec, workdir, store, context)
+        record = stage_record(spec, time.monotonic() - started, claim.number, context)
+        return store.finish(spec, claim, workdir, record)
     except BaseException as error:
         store.give_up(claim, workdir, discard=isinstance(error, UserError))
         raise
@@ -105,11 +109,11 @@ def build_stage(spec: StageSpec, store: Store) -> Any:
 
 def runtime_of(spec: StageSpec, store: Store, context: TrialContext | None, workdir: Path) -> dict[str, Any]:
     """What ``run`` gets beside the folder."""
-    runtime: dict[str, Any] = {**spec.runtime, "progress": progress_writer(workdir / PROGRESS_FILE), "trial": None}
+    progress = progress_writer(workdir / PROGRESS_FILE)
+    runtime: dict[str, Any] = {**spec.runtime, "progress": progress, "stage_name": spec.name, "trial": None}
     if context is None:
         return runtime
-    names = ("key", "sweep", "row", "tags", "config")
-    runtime["trial"] = {name: getattr(context, name) for name in names}
+    runtime["trial"] = {name: getattr(context, name) for name in TRIAL_FIELDS}
     if spec.is_terminal:
         keys = {name: key for name, key in context.stage_keys.items() if key != spec.key}
         seconds = {name: store.record(key).get("seconds") for name, key in keys.items()}
@@ -134,8 +138,8 @@ def progress_writer(path: Path) -> Callable[[int, int], None]:
     return progress
 
 
-def stage_record(spec: StageSpec, seconds: float, attempts: int) -> dict[str, Any]:
-    """``stage.json``: what was made, from what, by what. ``seconds`` is the last attempt's time."""
+def stage_record(spec: StageSpec, seconds: float, attempts: int, context: TrialContext | None) -> dict[str, Any]:
+    """``stage.json``: what was made, from what, by what, for which trial. ``seconds`` is the last attempt's time."""
     return {
         "name": spec.name,
         "key": spec.key,
@@ -143,6 +147,7 @@ def stage_record(spec: StageSpec, seconds: float, attempts: int) -> dict[str, An
         "parents": dict(spec.parents),
         "seconds": round(seconds, 3),
         "attempts": attempts,
+        "trial": context.key if context else None,
         "versions": library_versions(),
         "machine": platform.node(),
     }
@@ -161,6 +166,21 @@ def add_trial_files(workdir: Path, store: Store, context: TrialContext) -> None:
                 for line in lines.read_text(encoding="utf-8").splitlines():
                     if line.startswith("{"):
                         out.write(f'{{"stage": "{name}", {line[1:]}\n')
+
+
+def mirror_trial(spec: StageSpec, workdir: Path, store: Store, context: TrialContext) -> None:
+    """Show the trial in the loggers: its scores, and the curves of stages that were made for another trial."""
+    node = spec.runtime.get("logger")
+    if not (node and node.get("loggers")):
+        return
+    from mmexp.training.loggers import log_curves, log_result
+
+    trial = {name: getattr(context, name) for name in TRIAL_FIELDS}
+    for name, key in context.stage_keys.items():
+        folder = store.find(key)
+        if folder and (folder / METRICS_FILE).is_file() and store.record(key).get("trial") != context.key:
+            log_curves(node, trial, name, folder / METRICS_FILE)
+    log_result(node, trial, spec.name, workdir / RESULT_FILE)
 
 
 def library_versions() -> dict[str, str]:
