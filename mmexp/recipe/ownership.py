@@ -2,8 +2,8 @@
 
 Owners of a key are numbered. Owner n is whoever created the file ``<key>.<n>``, and creation is exclusive: the record
 is written to a temporary file that is hard-linked to that name. A successor n+1 is only created when owner n has given
-up or is dead, and numbers are never reused while the key is unfinished; so two processes that both find owner n dead
-cannot both follow it, and there is nothing to delete that could be somebody else's.
+up or is dead, and the highest number is never removed while the key is unfinished; so two processes that both find
+owner n dead cannot both follow it, and there is nothing to delete that could be a living owner's.
 
 Relied upon (they hold on local file systems and on NFS since version 2): ``link`` fails when the name exists,
 ``rename`` is atomic, a freshly opened file shows its latest modification time. Clocks need not agree: a heartbeat
@@ -116,7 +116,12 @@ def try_claim(folder: Path, key: str, watch: Watch) -> Claim | Owner:
         record = {"machine": this_machine(), "pid": os.getpid(), "started": start_of(os.getpid()), "released": False}
         path = folder / f"{key}.{number}"
         if _create(path, record):
-            return Claim(path, number, record)
+            files = _owner_files(folder, key)
+            if max(files) == number:
+                for earlier in files.keys() - {number}:
+                    files[earlier].unlink(missing_ok=True)
+                return Claim(path, number, record)
+            path.unlink()  # a number of the past, whose file had been removed
         owner = latest_owner(folder, key)
     return owner
 

@@ -1,0 +1,31 @@
+"""``mmexp lab build|show|check``: the drawn world, its experts and its language model."""
+
+from collections.abc import Sequence
+
+from mmexp.config import Composer
+from mmexp.errors import UserError, nearest
+from mmexp.front import read_arguments
+
+HELP = """\
+mmexp lab build [key=value ...]      make the lab's stages that are missing
+mmexp lab show  [key=value ...]      a sheet of drawn scenes with their questions
+mmexp lab check [key=value ...]      is the lab what it promises: no scene shared, no answer guessable
+"""
+ACTIONS = ("build", "show", "check")
+
+
+def main(arguments: Sequence[str]) -> int:
+    found = read_arguments(arguments, max_names=1)
+    if "--help" in found.flags or not found.names:
+        print(HELP, end="")
+        return 0
+    action = found.names[0]
+    if action not in ACTIONS:
+        raise UserError(f"lab: no action '{action}'; {nearest(action, ACTIONS)}")
+    with Composer("lab").open() as composer:
+        config = composer.compose(found.overrides).resolved()
+    from mmexp.lab import build
+    from mmexp.recipe.store import Store
+
+    getattr(build, action)(config, Store.from_config(config))
+    return 0

@@ -1,0 +1,34 @@
+"""``mmexp plan``: what each row of a sweep, or one config, is and costs."""
+
+from collections.abc import Sequence
+
+from mmexp.config import Composer
+from mmexp.front import read_arguments
+from mmexp.sweep import rewritten
+
+HELP = """\
+mmexp plan NAME [--scale lab|paper] [key=value ...]      each row of a sweep
+mmexp plan [--scale lab|paper] [key=value ...]           one config
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    found = read_arguments(arguments, max_names=1)
+    if "--help" in found.flags:
+        print(HELP, end="")
+        return 0
+    from rich.console import Console
+
+    from mmexp.planning.plan import plan, print_plans
+    from mmexp.sweeping.rows import read_command_line
+    from mmexp.sweeping.table import load_table
+
+    if found.names or any("," in text.split("=", 1)[1] and "[" not in text for text in found.overrides if "=" in text):
+        _, trials = load_table(found.scale, read_command_line(rewritten(found)))
+        configs = {trial.request.label: trial.config for trial in reversed(trials) if trial.request.selected}
+        plans = [plan(label, config) for label, config in reversed(configs.items())]
+    else:
+        with Composer(found.scale).open() as composer:
+            plans = [plan("run", composer.compose(found.overrides).resolved())]
+    print_plans(plans, Console())
+    return 0

@@ -1,0 +1,61 @@
+"""What a running sweep shows: a live table on a terminal, a line per event elsewhere."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+Running = tuple[str, tuple[int, int] | None, float]
+"""Label, (step, total) where known, seconds since its start."""
+
+
+class Display:
+    """Shows events and running work; open while the sweep runs.
+
+    Args:
+        console: a terminal gets a live table.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def event(self, text: str) -> None:
+        """One line, with the time."""
+        self.console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"), soft_wrap=True)
+
+    def show(
+        self, running: Sequence[Running], stages_done: int, stages: int, trials_done: int, trials: int, failed: int
+    ) -> None:
+        """The state of affairs; nothing where there is no terminal."""
+        if self._live is None:
+            return
+        table = Table.grid(padding=(0, 2))
+        for label, progress, seconds in running:
+            step, total = progress or (0, 1)
+            left = _clock(seconds * (total - step) / step) if progress and step else "-"
+            bar = ProgressBar(total=total, completed=step, width=24)
+            table.add_row(Text(label), bar, f"{100 * step // total}%", _clock(seconds), f"left {left}")
+        failures = f", {failed} failed" if failed else ""
+        head = f"stages {stages_done}/{stages}, trials {trials_done}/{trials}{failures}"
+        self._live.update(Group(Text(head), table))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

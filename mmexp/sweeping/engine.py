@@ -1,0 +1,265 @@
+"""Runs the stages of a sweep's trials: each distinct one once, shared ones first, one seed after the other."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmexp.recipe.graph import StageSpec
+from mmexp.recipe.run import missing_stages
+from mmexp.recipe.store import Store
+from mmexp.sweeping.display import Display
+from mmexp.sweeping.ledger import PENDING, RUNNING, Ledger
+from mmexp.sweeping.trials import Trial
+from mmexp.sweeping.work import DONE, FAILED, KILLED, Launcher, Outcome, log_tail, write_task
+
+POLL_S = 0.1
+LOOK_S = 1.0
+"""Between looks at progress files and at stages that other processes make."""
+
+
+@dataclass(eq=False)
+class Task:
+    """One distinct stage and the trials that wait for it; the first of them is named in its logs."""
+
+    spec: StageSpec
+    trials: list[Trial]
+    order: tuple[int, ...]
+    status: str = PENDING
+    reason: str = ""
+    log: Path | None = None
+    handle: Any = None
+    started: float = 0.0
+    waits_for: str = ""
+    """The living process elsewhere that makes it now."""
+    progress: tuple[int, int] | None = field(default=None)
+
+    @property
+    def label(self) -> str:
+        first = self.trials[0].request
+        others = f" (+{len(self.trials) - 1} more)" if len(self.trials) > 1 else ""
+        return f"{self.spec.name} of {first.label}, seed {first.seed}{others}"
+
+
+def plan_tasks(trials: Sequence[Trial], store: Store) -> list[Task]:
+    """Stages that unfinished, selected trials lack, in the order in which they are started when they can be.
+
+    First seeds before later ones; within a seed what most work waits for first (shared early stages, then late ones,
+    evaluations last); then in the order of the rows.
+    """
+    tasks: dict[str, Task] = {}
+    seeds = list(dict.fromkeys(trial.request.seed for trial in trials))
+    for row, trial in enumerate(trials):
+        if not trial.request.selected:
+            continue
+        missing = missing_stages(trial.graph, store)
+        for name in missing:
+            spec = trial.graph.stages[name]
+            order = (seeds.index(trial.request.seed), -_height(name, trial, missing), row)
+            task = tasks.setdefault(spec.key, Task(spec, [], order))
+            task.trials.append(trial)
+            task.order = min(task.order, order)
+    return sorted(tasks.values(), key=lambda task: task.order)
+
+
+def _height(name: str, trial: Trial, missing: Sequence[str]) -> int:
+    """Length of the longest chain of missing stages from this one to the end."""
+    children = [child for child in missing if name in trial.graph.stages[child].parents]
+    return 1 + max((_height(child, trial, missing) for child in children), default=0)
+
+
+class Engine:
+    """One run of a sweep.
+
+    Args:
+        tasks: from ``plan_tasks``.
+        store: where stages and trials are finished.
+        launcher: starts work.
+        ledger: begun with the sweep's trials.
+        display: told what happens.
+        retry_failed: try again what failed in an earlier run.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        store: Store,
+        launcher: Launcher,
+        ledger: Ledger,
+        display: Display,
+        retry_failed: bool,
+    ) -> None:
+        self.tasks = {task.spec.key: task for task in tasks}
+        self.store, self.launcher, self.ledger, self.display = store, launcher, ledger, display
+        self.retry_failed = retry_failed
+        self._looked = 0.0
+
+    def run(self) -> None:
+        """Until nothing can be done any more. On an interrupt all work is ended and can be continued."""
+        self._remember_failures()
+        self.ledger.save()
+        with self.display, ending_signals():
+            try:
+                while any(task.status in (PENDING, RUNNING) for task in self.tasks.values()):
+                    self._step()
+            except BaseException:
+                self._cancel_all()
+                raise
+        self.ledger.save()
+
+    def _step(self) -> None:
+        changed = False
+        for task in self._with_status(RUNNING):
+            outcome = self.launcher.poll(task.handle)
+            if outcome is not None:
+                self._end(task, outcome)
+                changed = True
+        look = time.monotonic() - self._looked >= LOOK_S
+        if changed or look:
+            self._looked = time.monotonic()
+            self._look_elsewhere()
+        started = self._start_ready()
+        if changed or started:
+            self.ledger.save()
+        if changed or started or look:
+            self._show()
+        if not started:
+            time.sleep(POLL_S)
+
+    def _start_ready(self) -> bool:
+        started = False
+        for task in self._with_status(PENDING):
+            if len(self._with_status(RUNNING)) >= self.launcher.slots:
+                break
+            if not task.waits_for and self._parents_done(task):
+                self._start(task)
+                started = True
+        return started
+
+    def _start(self, task: Task) -> None:
+        context = task.trials[0].context(self.ledger.name)
+        work = write_task(self.ledger.folder, task.spec, self.store, context)
+        task.log, task.started, task.status = work.log_file, time.monotonic(), RUNNING
+        self.ledger.stage(task.spec.key, name=task.spec.name, status=RUNNING, reason="", log=str(work.log_file))
+        for trial in task.trials:
+            self.ledger.trial(trial.key, status=RUNNING)
+        self.display.event(f"{task.label}: started")
+        task.handle = self.launcher.submit(work)
+
+    def _end(self, task: Task, outcome: Outcome) -> None:
+        if outcome.status == DONE and self.store.find(task.spec.key) is None:
+            outcome = Outcome(FAILED, "the worker said it was done, but there is no result")
+        if outcome.status == DONE:
+            self._done(task, f"done in {time.monotonic() - task.started:.0f} s")
+        else:
+            self._failed(task, outcome.status, outcome.reason, log_tail(task.log) if task.log else "")
+
+    def _done(self, task: Task, text: str) -> None:
+        task.status = DONE
+        seconds = self.store.record(task.spec.key).get("seconds")
+        self.ledger.stage(task.spec.key, name=task.spec.name, status=DONE, reason="", seconds=seconds)
+        if task.spec.is_terminal:
+            folder = self.store.find(task.spec.key)
+            self.ledger.trial(task.spec.key, status=DONE, reason="", log_tail="", folder=str(folder))
+        self.display.event(f"{task.label}: {text}")
+
+    def _failed(self, task: Task, status: str, reason: str, tail: str) -> None:
+        task.status, task.reason = status, reason
+        self.ledger.stage(task.spec.key, name=task.spec.name, status=status, reason=reason, log_tail=tail)
+        self.display.event(f"{task.label}: {status}: {reason}" + (f"; log: {task.log}" if task.log else ""))
+        for trial in task.trials:
+            self._give_up(trial, task, tail)
+
+    def _give_up(self, trial: Trial, cause: Task, tail: str) -> None:
+        """A trial loses a stage: what only it waits for is not made."""
+        reason = cause.reason if cause.spec.is_terminal else f"stage {cause.spec.name}: {cause.reason}"
+        self.ledger.trial(trial.key, status=cause.status, reason=reason, log_tail=tail)
+        for spec in trial.graph.stages.values():
+            task = self.tasks.get(spec.key)
+            if task and task.status == PENDING and self._lacks(task, cause):
+                task.status, task.reason = cause.status, reason
+                self.ledger.stage(spec.key, name=spec.name, status="blocked", reason=reason)
+
+    def _lacks(self, task: Task, cause: Task) -> bool:
+        """Whether a stage needs ``cause``, directly or not, or only serves trials that do."""
+        if cause.spec.key in task.spec.parents.values():
+            return True
+        parents = (self.tasks.get(key) for key in task.spec.parents.values())
+        if any(parent is not None and self._lacks(parent, cause) for parent in parents):
+            return True
+        return all(any(spec.key == cause.spec.key for spec in trial.graph.stages.values()) for trial in task.trials)
+
+    def _remember_failures(self) -> None:
+        """What failed before stays failed, with its reason, until it is asked for again."""
+        for task in list(self.tasks.values()):
+            failure = None if self.retry_failed else self.ledger.failure(task.spec.key)
+            if failure and task.status == PENDING:
+                reason = f"{failure['reason']} (in an earlier run; retry_failed=true runs it again)"
+                task.status, task.reason = FAILED, failure["reason"]
+                self.display.event(f"{task.label}: failed: {reason}")
+                for trial in task.trials:
+                    self._give_up(trial, task, failure.get("log_tail", ""))
+
+    def _look_elsewhere(self) -> None:
+        """Other sweeps and runs on the same store: use what they finished, wait for what they make."""
+        for task in self._with_status(PENDING):
+            if self.store.find(task.spec.key) is not None:
+                self._done(task, "made by another process")
+                continue
+            owner = self.store.owner(task.spec) if self._parents_done(task) else None
+            waits_for = str(owner) if owner else ""
+            if waits_for and waits_for != task.waits_for:
+                self.display.event(f"{task.label}: waiting for {waits_for}, which is making it")
+            task.waits_for = waits_for
+        for task in self._with_status(RUNNING):
+            task.progress = self.store.progress(task.spec)
+
+    def _parents_done(self, task: Task) -> bool:
+        parents = (self.tasks.get(key) for key in task.spec.parents.values())
+        return all(parent is None or parent.status == DONE for parent in parents)
+
+    def _with_status(self, status: str) -> list[Task]:
+        return [task for task in self.tasks.values() if task.status == status]
+
+    def _show(self) -> None:
+        running = [(task.label, task.progress, time.monotonic() - task.started) for task in self._with_status(RUNNING)]
+        done = sum(task.status == DONE for task in self.tasks.values())
+        failed = self.ledger.count(FAILED, KILLED)
+        self.display.show(running, done, len(self.tasks), self.ledger.count(DONE), len(self.ledger.trials), failed)
+
+    def _cancel_all(self) -> None:
+        for task in self._with_status(RUNNING):
+            if task.handle is not None:
+                self.launcher.cancel(task.handle)
+            task.status = KILLED
+            self.ledger.stage(task.spec.key, status=KILLED, reason="interrupted")
+        for entry in self.ledger.trials:
+            if entry["status"] == RUNNING:
+                entry["status"] = PENDING
+        self.ledger.save()
+
+
+@contextmanager
+def ending_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a sweep as Ctrl-C does: with its workers ended and its ledger written."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,150 @@
+"""Sweeper ``table``: rows x axes x seeds, validated, frozen, run, reported."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mmexp.config import Composer
+from mmexp.errors import UserError
+from mmexp.recipe.ownership import Claim, Watch, try_claim
+from mmexp.recipe.store import OWNERS, Store
+from mmexp.sweeping.check import check_trial
+from mmexp.sweeping.display import Display
+from mmexp.sweeping.engine import Engine, plan_tasks
+from mmexp.sweeping.ledger import Ledger
+from mmexp.sweeping.preview import say_shared, show_preview
+from mmexp.sweeping.rows import CommandLine, check_node, expand, read_command_line
+from mmexp.sweeping.trials import Mistakes, Trial, Validator, freeze, validate_all
+from mmexp.sweeping.work import DONE, Launcher
+
+BLIND_SCALE = "lab"
+"""Scale at which every sweep gets the blind baseline by itself."""
+
+
+class MissingResultsError(RuntimeError):
+    """The sweep ran to its end, but not every trial has a result."""
+
+
+def sweep_table(
+    *,
+    scale: str,
+    arguments: Sequence[str],
+    launcher: Launcher,
+    dry_run: bool,
+    retry_failed: bool,
+    validate: Validator = check_trial,
+    console: Console | None = None,
+) -> Path | None:
+    """Run a sweep, or go on with it.
+
+    Args:
+        scale: primary config.
+        arguments: overrides; ``sweeps=NAME`` chooses the sweep, without it each point of the comma overrides is a row.
+        launcher: where stages run.
+        dry_run: stop after validation and show what would be run.
+        retry_failed: run again what failed before.
+        validate: raises ``UserError`` for a config that cannot work.
+        console: where to write; by default events go to stderr and tables to stdout.
+
+    Returns:
+        The sweep's folder; None for a dry run.
+
+    Raises:
+        UserError: all mistakes of all rows; nothing has been started.
+        MissingResultsError: at the end, trials without a result.
+    """
+    events, tables = console or Console(stderr=True), console or Console()
+    line = read_command_line(arguments)
+    node, trials = load_table(scale, line)
+    store = Store.from_config(trials[0].config)
+    tasks = plan_tasks(trials, store)
+    if tasks:
+        waiting = [trial for trial in trials if trial.request.selected and store.find(trial.key) is None]
+        mistakes = Mistakes()
+        validate_all(waiting, validate, mistakes)
+        mistakes.raise_if_any()
+    if dry_run:
+        show_preview(trials, store, tables)
+        return None
+    folder = sweep_folder(trials[0].config, scale, line.name)
+    with one_controller(folder):
+        ledger = Ledger(folder, line.name, scale, node, arguments)
+        ledger.begin(trials, store)
+        say_shared(trials, events)
+        Engine(tasks, store, launcher, ledger, Display(events), retry_failed).run()
+    finish(ledger, trials, tables)
+    return folder
+
+
+def load_table(scale: str, line: CommandLine) -> tuple[dict[str, Any], list[Trial]]:
+    """The config node ``sweep`` and its frozen trials.
+
+    Raises:
+        UserError: all mistakes of all rows.
+    """
+    from omegaconf import OmegaConf
+
+    with Composer(scale).open() as composer:
+        base = composer.compose(line.plain)
+        found: Any = OmegaConf.to_container(base.config.sweep, resolve=False) if base.config.get("sweep") else {}
+        if line.sweep is not None or found:
+            check_node(found, line.sweep or "")
+        mistakes = Mistakes()
+        requests = expand(found, line, blind=scale == BLIND_SCALE)
+        trials = freeze(composer, requests, mistakes)
+        mistakes.raise_if_any()
+    if line.sweep is None:
+        found["rows"] = {request.row: {"overrides": list(request.overrides)} for request in requests}
+        found.setdefault("metric", next(iter(trials[0].config.get("aggregates") or {}), None))
+    return {**found, "seeds": list(dict.fromkeys(request.seed for request in requests))}, trials
+
+
+def sweep_folder(config: Mapping[str, Any], scale: str, name: str) -> Path:
+    """Where a sweep's ledger, logs and report are."""
+    return Path(config["paths"]["sweeps"]).absolute() / scale / name
+
+
+@contextmanager
+def one_controller(folder: Path) -> Iterator[None]:
+    """The right to write a sweep's ledger. Raises ``UserError`` while another process has it."""
+    try:
+        claim = try_claim(folder / OWNERS, "controller", Watch())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another paths.root") from None
+    if not isinstance(claim, Claim):
+        raise UserError(f"this sweep is being run by {claim}; wait for it, or end it first")
+    try:
+        yield
+    finally:
+        claim.release(finished=False)
+
+
+def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
+    """Report, then say what is missing. Raises ``MissingResultsError``."""
+    selected = {trial.key for trial in trials if trial.request.selected}
+    missing = [entry for entry in ledger.trials if entry["key"] in selected and entry["status"] != DONE]
+    if ledger.count(DONE):
+        show_report(ledger.folder, console)
+    for entry in missing:
+        console.print(
+            f"no result: {entry['row']}, seed {entry['seed']}: {entry['status']}: {entry['reason']}", markup=False
+        )
+    if missing:
+        raise MissingResultsError(
+            f"{len(missing)} of {len(ledger.trials)} trials have no result; the same command goes on with those that "
+            f"were killed, with retry_failed=true also with those that failed"
+        )
+
+
+def show_report(folder: Path, console: Console) -> None:
+    """Write the report beside the ledger and print its table."""
+    from mmexp.report.build import load_report, write_report
+    from mmexp.report.terminal import print_table
+
+    made = load_report(folder)
+    paths = write_report(made, folder)
+    print_table(made, console)
+    console.print(f"report: {paths['report.html']}", soft_wrap=True, markup=False)
