@@ -212,12 +212,15 @@ def test_a_template_of_another_model_is_refused():
         tokenizer_for("vicuna_v1", tokenizers.qwen())
 
 
-def test_lab_tokenizer():
+@pytest.mark.parametrize("name", ["vicuna_v1", "plain", "llama3", "chatml", "qwen"])
+def test_lab_tokenizer(name):
     from mmexp.lab.tokenizer import build_tokenizer
     from mmexp.lab.world import WorldSpec
 
     world = WorldSpec(image_size=64, grid=4, min_objects=2, max_objects=4, noise=0, color_jitter=0)
-    hf = build_tokenizer(world)
-    sample = tokenized("vicuna_v1", hf, [("which shape is red?", "circle"), ("is there a red circle?", "yes")])
+    hf = build_tokenizer(world, [template(name)])
+    sample = tokenized(name, hf, [("which shape is red?", "circle"), ("is there a red circle?", "yes")])
     trained = hf.convert_ids_to_tokens(sample.labels[sample.labels != IGNORE_INDEX].tolist())
-    assert trained == ["circle", "</s>", "yes", "</s>"]
+    stop = template(name).stop
+    assert trained == ["circle", stop, "yes", stop]
+    assert hf.unk_token_id not in sample.input_ids
