@@ -15,9 +15,10 @@ from torch import nn
 
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureShape, Grid
+from mmexp.maps import to_map, to_tokens
 from mmexp.projector.base import Frame, FramedProjector
 from mmexp.projector.checks import inner_dim, require_choice
-from mmexp.projector.grids import pool, require_grid, square_side, to_map, to_tokens
+from mmexp.projector.grids import pool, require_grid, square_side
 from mmexp.projector.mlp import build_mlp
 
 

@@ -1,12 +1,11 @@
 """Deformable attention on one feature map in plain PyTorch (Deformable DETR, arXiv 2010.04159, sections 4.1, A.2)."""
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
 
 from mmexp.interfaces import Grid
+from mmexp.maps import sample, star
 from mmexp.projector.attention import Attention
 from mmexp.projector.checks import require_at_least, require_dropout, require_heads
 
@@ -48,34 +47,9 @@ class DeformableAttention(nn.Module):
 
     def set_star(self) -> None:
         """Deformable DETR's start: head i looks in the i-th direction of a star, its k-th point k tokens away."""
-        angles = torch.arange(self.num_heads) * (2.0 * math.pi / self.num_heads)
-        directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
-        directions = directions / directions.abs().amax(dim=-1, keepdim=True)
-        steps = torch.arange(1, self.num_points + 1)
-        star = directions[:, None] * steps[None, :, None]
         with torch.no_grad():
             self.offsets.weight.zero_()
-            self.offsets.bias.copy_(star.flatten())
-
-
-def sample(values: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Weighted sums of bilinear readings; outside the map there is zero.
-
-    Args:
-        values: (W, N, heads, D).
-        places: (W, Q, heads, K, 2) as (x, y); 0 and 1 are the outer edges of the map.
-        weights: (W, Q, heads, K).
-        grid: rows and columns of the N values.
-
-    Returns:
-        (W, Q, heads * D).
-    """
-    views, _, heads, _ = values.shape
-    maps = values.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, grid)
-    at = (2 * places - 1).transpose(1, 2).flatten(0, 1)
-    read = functional.grid_sample(maps, at, mode="bilinear", padding_mode="zeros", align_corners=False)
-    mixed = (read * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
-    return mixed.unflatten(0, (views, heads)).permute(0, 3, 1, 2).flatten(2)
+            self.offsets.bias.copy_(star(self.num_heads, self.num_points).flatten())
 
 
 class DeformableLayer(nn.Module):

@@ -1,4 +1,4 @@
-"""Tokens as maps and back, and the checks that need rows and columns."""
+"""Pooling of maps, and the checks that need rows and columns."""
 
 import math
 
@@ -7,16 +7,7 @@ from torch.nn import functional
 
 from mmexp.errors import UserError
 from mmexp.interfaces import Grid
-
-
-def to_map(tokens: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """(W, rows * columns, D) in row-major order -> (W, D, rows, columns)."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
-
-
-def to_tokens(features: torch.Tensor) -> torch.Tensor:
-    """(W, D, rows, columns) -> (W, rows * columns, D)."""
-    return features.flatten(2).transpose(1, 2)
+from mmexp.maps import to_map, to_tokens
 
 
 def pool(tokens: torch.Tensor, grid: Grid, side: int) -> torch.Tensor:

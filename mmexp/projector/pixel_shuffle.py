@@ -11,8 +11,9 @@ from torch import nn
 
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureShape, Grid
+from mmexp.maps import to_map
 from mmexp.projector.base import Frame, FramedProjector
-from mmexp.projector.grids import require_grid, to_map
+from mmexp.projector.grids import require_grid
 from mmexp.projector.mlp import build_mlp
 
 
