@@ -55,7 +55,7 @@ class CausalLM(nn.Module):
         else:
             self.network = AutoModelForCausalLM.from_config(lm_config(checkpoint, config), **arguments)
         if gradient_checkpointing:
-            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+            self.network.activation_checkpointing_enable({"use_reentrant": False})
 
     @property
     def dim(self) -> int:

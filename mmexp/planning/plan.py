@@ -12,6 +12,9 @@ from rich.table import Table
 
 from mmexp.planning.validate import visual_tokens
 
+CONNECTOR = ("feature_layers", "fusion", "projector", "reduction", "assembler")
+"""Parts of the vision side that are no encoder."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
@@ -67,29 +70,29 @@ def parameters_by_part(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def print_plans(plans: list[Plan], console: Console) -> None:
-    """A table that fits a terminal: a line for each row."""
-    parts = list(dict.fromkeys(part for figures in plans for part in figures.parameters))
-    stages = list(dict.fromkeys(stage for figures in plans for stage in figures.trained))
-    table = Table(title="parameters by part, parameters trained by stage, visual tokens of an image")
-    table.add_column("row")
-    for column in (*parts, *(f"{stage} trains" for stage in stages), *(f"{stage} samples" for stage in stages)):
-        table.add_column(column, justify="right")
-    table.add_column("visual tokens", justify="right")
+    """A table that fits a terminal; what a stage trains and sees stands in a line of its own."""
+    table = Table(title="parameters, what each stage trains, samples, visual tokens of an image", show_lines=True)
+    table.add_column("row", overflow="fold")
+    for column in ("encoders", "connector", "llm", "trained", "samples", "visual"):
+        table.add_column(column, justify="right", no_wrap=True)
     for figures in plans:
+        parts = dict(figures.parameters)
+        llm = parts.pop("llm", 0)
+        connector = sum(parts.pop(part, 0) for part in CONNECTOR)
         table.add_row(
             figures.row,
-            *(human(figures.parameters.get(part)) for part in parts),
-            *(human(figures.trained.get(stage)) for stage in stages),
-            *(human(figures.samples.get(stage)) for stage in stages),
+            human(sum(parts.values())),
+            human(connector),
+            human(llm),
+            "\n".join(f"{stage} {human(number)}" for stage, number in figures.trained.items()),
+            "\n".join(human(number) for number in figures.samples.values()),
             str(figures.visual_tokens),
         )
     console.print(table)
 
 
-def human(number: int | None) -> str:
+def human(number: int) -> str:
     """1234567 -> 1.23M."""
-    if number is None:
-        return "-"
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f}{unit}"

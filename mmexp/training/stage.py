@@ -79,8 +79,8 @@ class TrainStage:
         start = checkpoint_step(workdir)
         stage_name = runtime.get("stage_name", "stage")
         with open_loggers(runtime["logger"], runtime.get("trial"), stage_name) as loggers:
-            trainer = self._trainer(workdir, runtime, start, loggers)
-            loader = self._loader(model, trainer, workdir, runtime, start)
+            trainer = self.trainer(workdir, runtime, start, loggers)
+            loader = self.loader(model, trainer, workdir, runtime, start)
             checkpoint = str(workdir / CHECKPOINT) if start else None
             trainer.fit(module, Stream(loader), ckpt_path=checkpoint, weights_only=True)
         if trainer.is_global_zero:
@@ -88,7 +88,8 @@ class TrainStage:
             self._write_counts(workdir, loader)
             (workdir / CHECKPOINT).unlink(missing_ok=True)
 
-    def _trainer(self, workdir: Path, runtime: Mapping[str, Any], start: int, loggers: list[Any]) -> lightning.Trainer:
+    def trainer(self, workdir: Path, runtime: Mapping[str, Any], start: int, loggers: list[Any]) -> lightning.Trainer:
+        """Lightning's Trainer for this stage, which goes on from step ``start``."""
         callbacks: list[lightning.Callback] = [
             MetricsFile(workdir / METRICS, runtime["log_every_steps"], start),
             Checkpoints(workdir, runtime["checkpoint_every_steps"]),
@@ -112,9 +113,10 @@ class TrainStage:
             use_distributed_sampler=False,
         )
 
-    def _loader(
+    def loader(
         self, model: Mllm, trainer: lightning.Trainer, workdir: Path, runtime: Mapping[str, Any], start: int
     ) -> TrainLoader:
+        """Windows of this rank from step ``start`` on, features filled."""
         shard = Shard(
             rank=trainer.global_rank, world_size=trainer.world_size, micro_batch_size=runtime["micro_batch_size"]
         )
