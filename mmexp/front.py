@@ -91,10 +91,8 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
 
     def task(config: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
 
-        whole: Any = OmegaConf.merge(config, {"hydra": HydraConfig.get()})
-        captured.append(Composed(config, chosen(whole), scale))
+        captured.append(Composed(config, chosen(config, HydraConfig.get().runtime.choices), scale))
 
     check_overrides(overrides)
     register_resolvers()

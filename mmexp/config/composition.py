@@ -1,9 +1,11 @@
 """One config from files and overrides, checked: nothing that Hydra would silently accept gets through."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmexp.config.folders import check_scale, config_root, groups, options, searching
@@ -81,7 +83,7 @@ class Composer:
         check_overrides(overrides)
         with user_errors(overrides, self.scale):
             config = hydra.compose(self.scale, overrides=list(overrides), return_hydra_config=True)
-            choices = chosen(config)
+            choices = chosen(config, config.hydra.runtime.choices)
             with open_dict(config):
                 del config["hydra"]
             check(config, self.scale)
@@ -107,11 +109,11 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"'{override}' is no override; write key=value")
 
 
-def chosen(config: "DictConfig") -> dict[str, Any]:
+def chosen(config: "DictConfig", hydra_choices: Mapping[Any, Any]) -> dict[str, Any]:
     """Config group -> option. Hydra leaves out groups whose choice is a list."""
     choices = {
         str(group): option
-        for group, option in config.hydra.runtime.choices.items()
+        for group, option in hydra_choices.items()
         if option is not None and not str(group).startswith("hydra/") and "@" not in str(group)
     }
     return {**choices, "encoder": list(config.model.encoders), "benchmark": list(config.get("benchmarks") or {})}
@@ -141,12 +143,16 @@ def check(config: "DictConfig", scale: str) -> None:
 
 def _check_top_level(config: "DictConfig", scale: str) -> None:
     """After a plus, Hydra takes any key: ``+experiment=x`` would run the baseline."""
+    known = {*groups(scale), *_default_keys(scale, Path.cwd())}
+    for key in map(str, config):
+        if key not in known:
+            raise UserError(f"{key}: no such key; {nearest(key, known)}")
+
+
+@cache
+def _default_keys(scale: str, folder: Path) -> frozenset[str]:
+    """Top-level keys of the config without overrides, as composed in ``folder``."""
     import hydra
 
-    known = {*groups(scale), "hydra"}
-    if not (extra := [str(key) for key in config if key not in known]):
-        return
-    default = hydra.compose(scale)
-    for key in extra:
-        if key not in default:
-            raise UserError(f"{key}: no such key; {nearest(key, {*known, *(str(name) for name in default)})}")
+    with Composer(scale).open():
+        return frozenset(map(str, hydra.compose(scale)))

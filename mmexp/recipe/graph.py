@@ -53,7 +53,7 @@ class StageSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "StageSpec":
-        return cls(**value)
+        return cls(**{**value, "allow": tuple(value["allow"])})
 
 
 @dataclass(frozen=True, slots=True)

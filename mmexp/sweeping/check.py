@@ -8,8 +8,6 @@ from mmexp.errors import UserError, nearest
 from mmexp.instantiate import bind, locate
 from mmexp.recipe.graph import stage_nodes
 
-STAGE_PARTS = ("recipe", "lab", "evaluation")
-
 
 def check_trial(config: Mapping[str, Any]) -> None:
     """The validator of real sweeps: arguments, then the model on meta tensors.
@@ -24,10 +22,10 @@ def check_trial(config: Mapping[str, Any]) -> None:
 
 
 def check_arguments(config: Mapping[str, Any]) -> None:
-    """Bind every constructor's arguments without calling it.
+    """Bind constructors' arguments without calling them.
 
-    Stages are bound whole. Other objects may get facts when they are built (``in_dim``), so only unknown arguments are
-    mistakes there; what is missing is found by building.
+    Stages are bound whole. Other objects (datasets, benchmarks, templates, optimizers) may get facts when they are
+    built, so only unknown arguments are mistakes there. What the model is made of is left to building the model.
 
     Raises:
         UserError: one line for each mistake.
@@ -49,11 +47,12 @@ def check_arguments(config: Mapping[str, Any]) -> None:
 
 
 def _targets(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(config key, node) of all that is built, once for each distinct node, by the shortest key."""
+    """(config key, node) of what is built outside the model, once for each distinct node, by the shortest key."""
     found: list[tuple[str, Mapping[str, Any]]] = []
-    stages = [node for _, node in stage_nodes(config).values()]
+    parts: list[tuple[str, Mapping[str, Any]]] = []
     _collect(config, "", found)
-    seen: list[Mapping[str, Any]] = list(stages)
+    _collect(config.get("model"), "model", parts)
+    seen = [node for _, node in stage_nodes(config).values()] + [node for _, node in parts]
     for key, node in sorted(found, key=lambda item: item[0].count(".")):
         if node not in seen:
             seen.append(node)

@@ -44,12 +44,17 @@ class CommandLine:
     sweep: str | None
     """Option of the group ``sweeps``."""
     plain: tuple[str, ...]
-    """For every trial, ``sweeps=...`` among them."""
+    """Those with one value, ``sweeps=...`` among them."""
     axes: Mapping[str, tuple[str, ...]]
     """Key -> overrides, one for each value."""
     seeds: tuple[int, ...] | None
     keys: frozenset[str] = field(default=frozenset())
     """Keys of ``plain``."""
+
+    @property
+    def for_trials(self) -> tuple[str, ...]:
+        """What every trial is composed with: all but changes of the table itself."""
+        return tuple(text for text in self.plain if _key(text).split(".")[0] != "sweep")
 
     @property
     def name(self) -> str:
@@ -139,7 +144,7 @@ def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[R
                         row=row or ", ".join(f"{key}={value}" for key, value in places.items()) or "default",
                         axes=places if named else {},
                         seed=seed,
-                        overrides=(*line.plain, *overrides, *point),
+                        overrides=(*line.for_trials, *overrides, *point),
                         selected=not only or row in only,
                     )
                 )

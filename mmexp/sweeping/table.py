@@ -142,9 +142,9 @@ def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
 def show_report(folder: Path, console: Console) -> None:
     """Write the report beside the ledger and print its table."""
     from mmexp.report.build import load_report, write_report
-    from mmexp.report.terminal import print_table
+    from mmexp.report.terminal import print_report
 
     made = load_report(folder)
     paths = write_report(made, folder)
-    print_table(made, console)
+    print_report(made, console)
     console.print(f"report: {paths['report.html']}", soft_wrap=True, markup=False)
