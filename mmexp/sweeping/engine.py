@@ -141,7 +141,7 @@ class Engine:
         return started
 
     def _start(self, task: Task) -> None:
-        context = task.trials[0].context(self.ledger.name)
+        context = task.trials[0].context(self.ledger.head.name)
         work = write_task(self.ledger.folder, task.spec, self.store, context)
         task.log, task.started, task.status = work.log_file, time.monotonic(), RUNNING
         self.ledger.stage(task.spec.key, name=task.spec.name, status=RUNNING, reason="", log=str(work.log_file))

@@ -6,6 +6,7 @@ the table as it is now; ``stages``, key -> how making it went; ``earlier``, tria
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +20,31 @@ LEDGER = "ledger.json"
 PENDING, RUNNING, NOT_SELECTED = "pending", "running", "not selected"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """What a sweep is."""
+
+    name: str
+    """Of the sweep, with what the command line changes in it."""
+    scale: str
+    sweep: Mapping[str, Any]
+    """The config node."""
+    command: tuple[str, ...]
+    """Overrides that it was started with."""
+
+
 class Ledger:
     """The file ``<folder>/ledger.json``.
 
-    Args:
-        folder: of the sweep.
-        name: of the sweep, with what the command line changes.
-        scale: ``lab`` or ``paper``.
-        node: config node ``sweep``.
-        command: the overrides it was started with.
-
     Raises:
-        UserError: there is a ledger that cannot be read.
+        UserError: there is one that cannot be read.
     """
 
-    def __init__(self, folder: Path, name: str, scale: str, node: Mapping[str, Any], command: Sequence[str]) -> None:
-        self.folder, self.path, self.name = folder, folder / LEDGER, name
+    def __init__(self, folder: Path, head: Head) -> None:
+        self.folder, self.path, self.head = folder, folder / LEDGER, head
         before = read_json(self.path) or {}
         if self.path.is_file() and not before:
             raise UserError(f"{self.path}: not readable; move it away (finished trials are found without it)")
-        self.head = {"name": name, "scale": scale, "sweep": dict(node), "command": list(command)}
         self.stages: dict[str, dict[str, Any]] = before.get("stages", {})
         self.trials: list[dict[str, Any]] = []
         self._before: list[dict[str, Any]] = [*before.get("earlier", []), *before.get("trials", [])]
@@ -72,7 +78,7 @@ class Ledger:
 
     def save(self) -> None:
         """Raises ``UserError`` when it cannot be written."""
-        value = {**self.head, "trials": self.trials, "stages": self.stages, "earlier": self._earlier}
+        value = {**asdict(self.head), "trials": self.trials, "stages": self.stages, "earlier": self._earlier}
         try:
             write_json(self.path, value)
         except OSError as error:

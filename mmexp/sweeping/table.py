@@ -14,7 +14,7 @@ from mmexp.recipe.store import OWNERS, Store
 from mmexp.sweeping.check import check_trial
 from mmexp.sweeping.display import Display
 from mmexp.sweeping.engine import Engine, plan_tasks
-from mmexp.sweeping.ledger import Ledger
+from mmexp.sweeping.ledger import Head, Ledger
 from mmexp.sweeping.preview import say_shared, show_preview
 from mmexp.sweeping.rows import CommandLine, check_node, expand, read_command_line
 from mmexp.sweeping.trials import Mistakes, Trial, Validator, freeze, validate_all
@@ -60,23 +60,36 @@ def sweep_table(
     line = read_command_line(arguments)
     node, trials = load_table(scale, line)
     store = Store.from_config(trials[0].config)
-    tasks = plan_tasks(trials, store)
-    if tasks:
-        waiting = [trial for trial in trials if trial.request.selected and store.find(trial.key) is None]
-        mistakes = Mistakes()
-        validate_all(waiting, validate, mistakes)
-        mistakes.raise_if_any()
+    mistakes = Mistakes()
+    validate_all(
+        [trial for trial in trials if trial.request.selected and not store.find(trial.key)], validate, mistakes
+    )
+    mistakes.raise_if_any()
     if dry_run:
         show_preview(trials, store, tables)
         return None
     folder = sweep_folder(trials[0].config, scale, line.name)
-    with one_controller(folder):
-        ledger = Ledger(folder, line.name, scale, node, arguments)
-        ledger.begin(trials, store)
-        say_shared(trials, events)
-        Engine(tasks, store, launcher, ledger, Display(events), retry_failed).run()
+    head = Head(name=line.name, scale=scale, sweep=node, command=tuple(arguments))
+    ledger = conduct(folder, head, trials, launcher, retry_failed, events)
     finish(ledger, trials, tables)
     return folder
+
+
+def conduct(
+    folder: Path, head: Head, trials: Sequence[Trial], launcher: Launcher, retry_failed: bool, console: Console
+) -> Ledger:
+    """Run frozen trials as far as they can be run, under the sweep's ledger.
+
+    Raises:
+        UserError: another process runs this sweep, or the folder cannot be written.
+    """
+    store = Store.from_config(trials[0].config)
+    with one_controller(folder):
+        ledger = Ledger(folder, head)
+        ledger.begin(trials, store)
+        say_shared([trial for trial in trials if trial.request.selected], console)
+        Engine(plan_tasks(trials, store), store, launcher, ledger, Display(console), retry_failed).run()
+    return ledger
 
 
 def load_table(scale: str, line: CommandLine) -> tuple[dict[str, Any], list[Trial]]:
