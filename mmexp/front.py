@@ -17,7 +17,9 @@ HYDRA_FLAGS = (
     "--hydra-help", "--shell-completion", "-sc", "--config-dir", "-cd",
 )  # fmt: skip
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")
-SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+INFO = ("--info", "-i")
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SHOWING = ("--cfg", "-c", *INFO, "--hydra-help", "--shell-completion", "-sc")
 """Hydra's flags that show something and run nothing."""
 
 
@@ -62,7 +64,7 @@ def read_arguments(arguments: Sequence[str], own: Sequence[str] = (), max_names:
             if name not in HYDRA_FLAGS:
                 raise UserError(f"no flag '{word}'; {nearest(name, ['--scale', '--help', *own, *HYDRA_FLAGS])}")
             found.hydra.append(word)
-            if name in WITH_VALUE and not value and left:
+            if left and not value and (name in WITH_VALUE or (name in INFO and left[0] in INFO_KINDS)):
                 found.hydra.append(left.pop(0))
         elif "=" in word or word.startswith("~"):
             found.overrides.append(word)

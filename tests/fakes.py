@@ -135,3 +135,83 @@ def config(
         },
         "evaluation": stage(["stage:finetune"], _target_="tests.fakes.Score", num_threads=1),
     }
+
+
+class ScoreModel(Score):
+    """A last stage with the arguments of the real one, for configs that are composed from the shipped files."""
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any],
+        init_from: str,
+        benchmarks: Mapping[str, Any],
+        aggregates: Mapping[str, Any],
+        template: Mapping[str, Any],
+        use_images: bool,
+        seed: int,
+        num_threads: int | None,
+        precision: str,
+    ) -> None:
+        super().__init__(value=0, seed=seed, steps=1, parents=[init_from], trouble=None)
+
+
+FILES = {
+    "experiments/fake.yaml": """\
+# @package _global_
+# Fake stages.
+defaults:
+  - override /recipe: fake
+  - override /logger: none
+evaluation:
+  _target_: tests.fakes.ScoreModel
+allow_targets: ["tests."]
+""",
+    "conf/recipe/fake.yaml": """\
+# One fake stage before the evaluation.
+last: finetune
+use_images: true
+model: ${model}
+value: 1
+trouble: null
+stages:
+  finetune:
+    _target_: tests.fakes.Count
+    value: ${recipe.value}
+    seed: ${seed}
+    steps: 2
+    parents: []
+    trouble: ${recipe.trouble}
+    num_threads: 1
+    runtime: {seconds: 0.0}
+""",
+    "conf/recipe/fake_blind.yaml": """\
+# The same stage without images.
+defaults: [fake]
+use_images: false
+""",
+    "sweeps/mine.yaml": """\
+# @package _global_
+# Fake rows.
+defaults:
+  - override /experiments: fake
+sweep:
+  metric: score
+  baseline: one
+  seeds: [0, 1]
+  rows:
+    one: {overrides: [recipe.value=1]}
+    two: {overrides: [recipe.value=2], published: {score: 5.0}}
+""",
+}
+
+
+def write_user_folders(root: Path) -> Path:
+    """A user's own conf/, experiments/ and sweeps/ with fake stages."""
+    for name, text in FILES.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root

@@ -131,7 +131,7 @@ def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[R
     named = bool(rows)
     if named and blind and BLIND not in rows:
         base = rows.get(node.get("baseline") or next(iter(rows)), [])
-        rows[BLIND] = [*(text for text in base if _key(text) != "recipe"), BLIND_OVERRIDE]
+        rows[BLIND] = [*(text for text in base if _key(text).split(".")[0] != "recipe"), BLIND_OVERRIDE]
     _check_conflicts(rows, axes, line)
     only, seeds = node.get("only"), line.seeds or _node_seeds(node)
     requests = []

@@ -35,7 +35,7 @@ def sweep_table(
     launcher: Launcher,
     dry_run: bool,
     retry_failed: bool,
-    validate: Validator = check_trial,
+    validate: Validator | None = None,
     console: Console | None = None,
 ) -> Path | None:
     """Run a sweep, or go on with it.
@@ -46,7 +46,7 @@ def sweep_table(
         launcher: where stages run.
         dry_run: stop after validation and show what would be run.
         retry_failed: run again what failed before.
-        validate: raises ``UserError`` for a config that cannot work.
+        validate: raises ``UserError`` for a config that cannot work; ``check_trial`` by default.
         console: where to write; by default events go to stderr and tables to stdout.
 
     Returns:
@@ -61,9 +61,8 @@ def sweep_table(
     node, trials = load_table(scale, line)
     store = Store.from_config(trials[0].config)
     mistakes = Mistakes()
-    validate_all(
-        [trial for trial in trials if trial.request.selected and not store.find(trial.key)], validate, mistakes
-    )
+    waiting = [trial for trial in trials if trial.request.selected and not store.find(trial.key)]
+    validate_all(waiting, validate or check_trial, mistakes)
     mistakes.raise_if_any()
     if dry_run:
         show_preview(trials, store, tables)

@@ -70,17 +70,19 @@ def freeze(composer: Composer, requests: Sequence[Request], mistakes: Mistakes) 
 
     A row that is not selected and cannot be composed is left out; of a selected one the mistake is kept.
     """
-    composed: dict[tuple[str, ...], Composed | None] = {}
+    composed: dict[tuple[str, ...], Composed | UserError] = {}
     trials = []
     for request in requests:
         if request.overrides not in composed:
-            composed[request.overrides] = None
-            with mistakes.of(request):
+            try:
                 composed[request.overrides] = composer.compose(request.overrides)
-        base = composed[request.overrides]
-        if base is not None:
-            with mistakes.of(request):
-                trials.append(freeze_one(request, base))
+            except UserError as error:
+                composed[request.overrides] = error
+        with mistakes.of(request):
+            base = composed[request.overrides]
+            if isinstance(base, UserError):
+                raise base
+            trials.append(freeze_one(request, base))
     return trials
 
 

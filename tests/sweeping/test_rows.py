@@ -1,0 +1,125 @@
+import pytest
+
+from mmexp.errors import UserError
+from mmexp.sweeping.rows import as_text, check_node, expand, read_command_line, slug
+
+NODE = {
+    "metric": "overall",
+    "baseline": "linear",
+    "seeds": [0, 1],
+    "rows": {
+        "linear": {"overrides": ["projector=linear"]},
+        "few": {
+            "overrides": ["projector=resampler", "projector.num_tokens=${sizes.few}"],
+            "published": {"overall": 1.0},
+        },
+    },
+}
+
+
+def requests(node=NODE, arguments=(), blind=False):
+    return expand(node, read_command_line(arguments), blind=blind)
+
+
+def test_rows_times_seeds_with_seeds_last():
+    assert [(r.row, r.seed) for r in requests()] == [("linear", 0), ("few", 0), ("linear", 1), ("few", 1)]
+    assert requests()[1].overrides == ("projector=resampler", "projector.num_tokens=${sizes.few}")
+
+
+def test_axes_cross_the_rows():
+    node = {**NODE, "axes": {"llm": ["base", "large"], "encoder": [["clip"], ["clip", "sam"]]}, "seeds": [0]}
+    found = requests(node)
+    assert len(found) == 2 * 2 * 2
+    assert found[1].label == "linear [llm=base, encoder=[clip,sam]]"
+    assert found[1].overrides == ("projector=linear", "llm=base", "encoder=[clip,sam]")
+
+
+def test_comma_overrides_are_axes_and_seeds():
+    found = requests(arguments=["sweeps=x", "llm=base,large", "seed=3,4", "trainer=default"])
+    assert {(r.axes["llm"], r.seed) for r in found} == {("base", 3), ("base", 4), ("large", 3), ("large", 4)}
+    assert found[0].overrides[:2] == ("sweeps=x", "trainer=default")
+
+
+def test_without_rows_each_point_is_a_row():
+    found = requests({}, ["projector=linear,mlp2x_gelu", "seed=0,1"])
+    assert [(r.row, r.axes, r.seed) for r in found] == [
+        ("projector=linear", {}, 0),
+        ("projector=mlp2x_gelu", {}, 0),
+        ("projector=linear", {}, 1),
+        ("projector=mlp2x_gelu", {}, 1),
+    ]
+
+
+def test_blind_row_is_the_baseline_without_images():
+    found = [r for r in requests(blind=True) if r.row == "blind"]
+    assert {r.overrides for r in found} == {("projector=linear", "recipe=blind")}
+    assert [r.seed for r in found] == [0, 1]
+    assert not [r for r in requests({}, ["llm=a,b"], blind=True) if r.row == "blind"]
+    own = {**NODE, "rows": {**NODE["rows"], "blind": {"overrides": ["recipe=other"]}}}
+    assert [r.overrides for r in requests(own, blind=True) if r.row == "blind"] == [("recipe=other",)] * 2
+
+
+def test_only_selects_rows_and_keeps_the_others_known():
+    found = requests({**NODE, "only": ["few"]})
+    assert [(r.row, r.selected) for r in found if r.seed == 0] == [("linear", False), ("few", True)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["projector=mlp2x_gelu"], "projector: row 'linear' sets it"),
+        (["projector=a,b"], "projector: row 'linear' sets it .*so the command line cannot"),
+        (["seed=a"], "a seed is a whole number"),
+        (["x=interval(1,2)"], "an interval has no list"),
+        (["x=[1"], "is no override"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message):
+    with pytest.raises(UserError, match=message):
+        requests(arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": [1]}, "sweep.seed: no such key; did you mean 'seeds'"),
+        ({"baseline": "liner"}, "no row 'liner'; did you mean 'linear'"),
+        ({"only": ["fw"]}, "no row 'fw'; did you mean 'few'"),
+        ({"rows": {}}, "needs sweep.rows"),
+        ({"rows": ["a"]}, "needs sweep.rows"),
+        ({"rows": {"a": ["projector=linear"]}, "baseline": None}, r"sweep.rows.a: write"),
+        (
+            {"rows": {"a": {"override": []}}, "baseline": None},
+            "sweep.rows.a.override: no such key; did you mean 'overrides'",
+        ),
+        ({"seeds": ["a"]}, "a list of whole numbers"),
+        ({"axes": {"llm": "base"}}, "sweep.axes.llm: a list"),
+        ({"axes": {"projector": ["linear"]}}, "so sweep.axes cannot"),
+        ({"rows": {"a": {"overrides": ["llm=base,large"]}}, "baseline": None}, "use sweep.axes"),
+        ({"rows": {"a": {"overrides": ["seed=2"]}}, "baseline": None}, "seeds belong to sweep.seeds"),
+    ],
+)
+def test_mistakes_in_the_sweep_node(changes, message):
+    node = {**NODE, **changes}
+    with pytest.raises(UserError, match=message):
+        check_node(node, "x")
+        requests(node)
+
+
+def test_the_name_says_what_the_command_line_changes():
+    assert read_command_line(["sweeps=eagle/fusion"]).name == "eagle/fusion"
+    own = ["sweeps=eagle/fusion", "++sweep.seeds=[1]", "hydra.launcher.n_jobs=3", "paths.root=/x"]
+    assert read_command_line(own).name == "eagle/fusion"
+    assert read_command_line([*own, "llm=base,large", "a.b=1"]).name == "eagle/fusion@a.b=1,llm=base,large"
+    assert read_command_line(["projector=a,b"]).name == "multirun/projector=a,b"
+    assert read_command_line(["data=[a/b]"]).name.startswith("multirun/data=_a_b_-")
+
+
+def test_names_of_different_overrides_differ():
+    assert slug(["a=x/y"]) != slug(["a=x_y"]) != slug(["a=x:y"])
+    assert len(slug([f"key{i}=value" for i in range(30)])) < 100
+
+
+def test_values_as_overrides():
+    values = (None, True, 1.5, ["a", [1]], {"k": "v"})
+    assert [as_text(value) for value in values] == ["null", "true", "1.5", "[a,[1]]", "{k:v}"]
