@@ -19,6 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from rich.console import Console
 
+    from mmexp.planning.datasets import print_all
     from mmexp.planning.plan import plan, print_plans
     from mmexp.sweeping.rows import read_command_line
     from mmexp.sweeping.table import load_table
@@ -26,9 +27,10 @@ def main(arguments: Sequence[str]) -> int:
     if found.names or any("," in text.split("=", 1)[1] and "[" not in text for text in found.overrides if "=" in text):
         _, trials = load_table(found.scale, read_command_line(rewritten(found)))
         configs = {trial.request.label: trial.config for trial in reversed(trials) if trial.request.selected}
-        plans = [plan(label, config) for label, config in reversed(configs.items())]
+        configs = dict(reversed(configs.items()))
     else:
         with Composer(found.scale).open() as composer:
-            plans = [plan("run", composer.compose(found.overrides).resolved())]
-    print_plans(plans, Console())
+            configs = {"run": composer.compose(found.overrides).resolved()}
+    print_plans([plan(label, config) for label, config in configs.items()], Console())
+    print_all(configs, Console())
     return 0

@@ -1,160 +1,184 @@
-"""Balancing strategies: in which order the samples of several datasets are seen.
+"""Balancing strategies: how often the samples of each dataset are seen (papers/honeybee.md, section 5.2).
 
-Every order is a pure function of (seed, position, sizes): there is no state to save, a resumed run starts at its
-position, and runs with the same seed see the same data.
+A dataset's size is its number of samples as its source counts them: with questions grouped by image, its images.
+Whatever is left out, the weights of the others are divided by their sum (Honeybee's table 4 does not say how).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
-from zlib import crc32
 
-import numpy as np
-
-BLOCKS_KEPT = 16
-
-
-class Order(Protocol):
-    """Which sample stands at a position."""
-
-    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(P,) int64 -> number of the dataset (P,), index in it (P,)."""
-
-    def counts(self, num_positions: int) -> np.ndarray:
-        """Samples of each dataset among the first positions, exactly: (datasets,)."""
+from mmexp.data.order import EpochOrder, Order, WeightedOrder
+from mmexp.errors import UserError, nearest
 
 
 class Balance(Protocol):
-    """A strategy: makes the order for datasets of given sizes (name -> number of samples)."""
+    """A strategy."""
 
-    def order(self, sizes: Mapping[str, int], seed: int) -> Order: ...
+    def needed(self, names: Sequence[str]) -> list[str]:
+        """Of the datasets of a mixture those that it can ever draw from, in their order; others are not opened."""
+
+    def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Dataset -> expected share of the samples; they sum to 1."""
+
+    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
+        """The order for datasets of given sizes (name -> number of samples)."""
 
 
 class BySize:
     """All datasets one after the other, shuffled: every sample once per epoch (LLaVA-1.5, papers/llava15.md)."""
 
+    def needed(self, names: Sequence[str]) -> list[str]:
+        return list(names)
+
+    def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return normalised(sizes)
+
     def order(self, sizes: Mapping[str, int], seed: int) -> Order:
         return EpochOrder(sizes, seed)
 
 
-class PerDataset:
-    """Every dataset equally often (Honeybee, table 5a), each walked through without repetition before it starts anew.
-
-    The official code draws with replacement; coverage is better without, and expected counts are the same.
-    """
-
-    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
-        return WeightedOrder(sizes, dict.fromkeys(sizes, 1.0), seed)
-
-
-class EpochOrder:
-    """The concatenated datasets in a new permutation for each epoch."""
-
-    def __init__(self, sizes: Mapping[str, int], seed: int) -> None:
-        self.starts = np.concatenate([[0], np.cumsum(list(sizes.values()))])
-        self.total = int(self.starts[-1])
-        self.permutations = Permutations(seed, kept=2)
-
-    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        epochs, offsets = np.divmod(positions, self.total)
-        places = np.empty(len(positions), dtype=np.int64)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            places[chosen] = self.permutations("all", self.total, int(epoch))[offsets[chosen]]
-        datasets = np.searchsorted(self.starts, places, side="right") - 1
-        return datasets, places - self.starts[datasets]
-
-    def counts(self, num_positions: int) -> np.ndarray:
-        epochs, rest = divmod(num_positions, self.total)
-        places = self.permutations("all", self.total, epochs)[:rest]
-        datasets = np.searchsorted(self.starts, places, side="right") - 1
-        sizes = np.diff(self.starts)
-        return epochs * sizes + np.bincount(datasets, minlength=len(sizes))
-
-
-class WeightedOrder:
-    """Each position draws its dataset by weight, independently; a dataset's samples come in its own permutations.
-
-    Positions are drawn in blocks: the counts of a block are multinomial and its order is a permutation, which together
-    is the same as independent draws, and the counts before any block are known without drawing the blocks.
+class DatasetBalance:
+    """Base of the strategies that draw each sample's dataset by a weight.
 
     Args:
-        sizes: dataset -> samples.
-        weights: dataset -> weight, not negative, at least one positive; they need not sum to one.
-        seed: of all draws. A dataset's permutations depend on its name, not on what stands beside it.
+        tasks: dataset -> task; only what names a task needs it.
+        leave_out: datasets and tasks that are not drawn from.
+        only: datasets and tasks that alone are drawn from; None for all.
+        replacement: any sample at each draw, as the official code; False walks through a dataset without repetition
+            before it starts anew, which covers more and has the same expected counts.
     """
 
-    BLOCK = 1024
+    def __init__(
+        self, *, tasks: Mapping[str, str], leave_out: Sequence[str], only: Sequence[str] | None, replacement: bool
+    ) -> None:
+        self.tasks, self.leave_out, self.only, self.replacement = tasks, leave_out, only, replacement
 
-    def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, float], seed: int) -> None:
-        self.names, self.seed = list(sizes), seed
-        self.sizes = np.array(list(sizes.values()), dtype=np.int64)
-        shares = np.array([weights[name] for name in self.names], dtype=np.float64)
-        self.shares = shares / shares.sum()
-        self._before = np.zeros((1, len(self.names)), dtype=np.int64)  # counts before each block
-        self.permutations = Permutations(seed, kept=2 * len(self.names))
-        self._blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Dataset -> weight, of those that are drawn from."""
+        raise NotImplementedError
 
-    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        blocks, offsets = np.divmod(positions, self.BLOCK)
-        datasets, visits = np.empty_like(positions), np.empty_like(positions)
-        for block in np.unique(blocks):
-            chosen = blocks == block
-            drawn, visit = self._block(int(block))
-            datasets[chosen], visits[chosen] = drawn[offsets[chosen]], visit[offsets[chosen]]
-        epochs, rests = np.divmod(visits, self.sizes[datasets])
-        indices = np.empty_like(positions)
-        for dataset, epoch in np.unique(np.stack([datasets, epochs]), axis=1).T.tolist():
-            chosen = (datasets == dataset) & (epochs == epoch)
-            order = self.permutations(self.names[dataset], int(self.sizes[dataset]), epoch)
-            indices[chosen] = order[rests[chosen]]
-        return datasets, indices
+    def needed(self, names: Sequence[str]) -> list[str]:
+        """Raises ``UserError`` for an unknown name in ``leave_out`` or ``only``, or when nothing is left."""
+        known = [*names, *dict.fromkeys(self.tasks[name] for name in names if name in self.tasks)]
+        for key, chosen in (("leave_out", self.leave_out), ("only", self.only or ())):
+            for name in chosen:
+                if name not in known:
+                    raise UserError(f"balance.{key}: no dataset or task '{name}'; {nearest(str(name), known)}")
+        left = [name for name in names if self._is_drawn(name)]
+        if not left:
+            raise UserError("balance: leave_out and only leave no dataset")
+        return left
 
-    def counts(self, num_positions: int) -> np.ndarray:
-        block, rest = divmod(num_positions, self.BLOCK)
-        drawn, _ = self._block(block)
-        return self._counts_before(block) + np.bincount(drawn[:rest], minlength=len(self.names))
+    def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return normalised(self.weights(sizes))
 
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        if block not in self._blocks:
-            if len(self._blocks) >= BLOCKS_KEPT:
-                self._blocks.clear()
-            self._blocks[block] = self._draw_block(block)
-        return self._blocks[block]
+    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
+        return WeightedOrder(sizes, self.weights(sizes), seed, replacement=self.replacement)
 
-    def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dataset and number of the visit to it, for each position of a block."""
-        before = self._counts_before(block)
-        here = self._counts_before(block + 1) - before
-        drawn = generator(self.seed, "block", block).permutation(np.repeat(np.arange(len(here)), here))
-        visits = np.empty(self.BLOCK, dtype=np.int64)
-        for dataset in range(len(here)):
-            visits[drawn == dataset] = before[dataset] + np.arange(here[dataset])
-        return drawn, visits
+    def _is_drawn(self, name: str) -> bool:
+        names = {name, self.tasks.get(name, name)}
+        return not names & set(self.leave_out) and (self.only is None or bool(names & set(self.only)))
 
-    def _counts_before(self, block: int) -> np.ndarray:
-        if block >= len(self._before):
-            number = 2 * block + 1
-            drawn = generator(self.seed, "counts", 0).multinomial(self.BLOCK, self.shares, size=number)
-            self._before = np.concatenate([np.zeros((1, len(self.names)), dtype=np.int64), np.cumsum(drawn, axis=0)])
-        return self._before[block]
+    def _task(self, name: str) -> str:
+        if name not in self.tasks:
+            raise UserError(f"balance.tasks: dataset '{name}' has no task; name it in the data config, under tasks")
+        return self.tasks[name]
 
 
-def generator(seed: int, purpose: str, number: int) -> np.random.Generator:
-    """A stream of its own for each (seed, purpose, number)."""
-    return np.random.default_rng([seed, crc32(purpose.encode()), number])
+class PerDataset(DatasetBalance):
+    """Every dataset equally often (table 5a)."""
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return dict.fromkeys(sizes, 1.0)
 
 
-class Permutations:
-    """Permutations of a run, the last ``kept`` of them in memory."""
+class PerTask(DatasetBalance):
+    """Every task equally often, its datasets equally often within it (table 5a; the split within is not published)."""
 
-    def __init__(self, seed: int, kept: int) -> None:
-        self.seed, self.kept = seed, kept
-        self._made: dict[tuple[str, int], np.ndarray] = {}
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        tasks = [self._task(name) for name in sizes]
+        return {name: 1 / tasks.count(self._task(name)) for name in sizes}
 
-    def __call__(self, name: str, size: int, epoch: int) -> np.ndarray:
-        """Of ``size`` samples, for an epoch of what is called ``name``."""
-        if (name, epoch) not in self._made:
-            if len(self._made) >= self.kept:
-                self._made.pop(next(iter(self._made)))
-            self._made[name, epoch] = generator(self.seed, f"permutation of {name}", epoch).permutation(size)
-        return self._made[name, epoch]
+
+class PerSample(DatasetBalance):
+    """In proportion to the size, of which at most ``limit`` samples count (table 5a: per-sample-100k)."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        tasks: Mapping[str, str],
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+        replacement: bool,
+    ) -> None:
+        super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
+        if limit < 1:
+            raise UserError(f"balance.limit: {limit}; at least 1 sample")
+        self.limit = limit
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return {name: float(min(size, self.limit)) for name, size in sizes.items()}
+
+
+class Temperature(DatasetBalance):
+    """In proportion to size to the power 1/temperature: 1 is by size, infinity is per dataset (mT5 and others)."""
+
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        tasks: Mapping[str, str],
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+        replacement: bool,
+    ) -> None:
+        super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
+        if not temperature > 0:
+            raise UserError(f"balance.temperature: {temperature}; above 0")
+        self.temperature = temperature
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        most = max(sizes.values())
+        return {name: (size / most) ** (1 / self.temperature) for name, size in sizes.items()}
+
+
+class Tuned(DatasetBalance):
+    """Weights by dataset name (table 5a: per-dataset-tuned; table 12). A dataset of weight 0 is not opened."""
+
+    def __init__(
+        self,
+        *,
+        dataset_weights: Mapping[str, float],
+        tasks: Mapping[str, str],
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+        replacement: bool,
+    ) -> None:
+        super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
+        negative = [name for name, weight in dataset_weights.items() if not 0 <= weight < float("inf")]
+        if negative:
+            raise UserError(f"balance.dataset_weights.{negative[0]}: {dataset_weights[negative[0]]}; at least 0")
+        self.dataset_weights = dataset_weights
+
+    def needed(self, names: Sequence[str]) -> list[str]:
+        """Raises ``UserError`` for weights of unknown datasets, datasets without weight, or no weight above 0."""
+        for name in self.dataset_weights:
+            if name not in names:
+                raise UserError(f"balance.dataset_weights.{name}: no such dataset; {nearest(name, names)}")
+        missing = [name for name in names if name not in self.dataset_weights]
+        if missing:
+            raise UserError(f"balance.dataset_weights: dataset '{missing[0]}' has no weight (0 leaves it out)")
+        left = [name for name in super().needed(names) if self.dataset_weights[name] > 0]
+        if not left:
+            raise UserError("balance.dataset_weights: none of the weights that are left is above 0")
+        return left
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return {name: float(self.dataset_weights[name]) for name in sizes}
+
+
+def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights divided by their sum."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

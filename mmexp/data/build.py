@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mmexp.data.balance import Balance
 from mmexp.data.batching import Batching
 from mmexp.data.images import Features, ImageReader
 from mmexp.data.loader import Shard, WindowMaker
@@ -12,7 +13,7 @@ from mmexp.data.prepare import SampleReader
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.errors import UserError, nearest
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import IGNORE_INDEX, ImageSize, Resolution
+from mmexp.interfaces import IGNORE_INDEX, ImageSize, Resolution, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,9 +52,15 @@ def build_batching(node: Mapping[str, Any]) -> Batching:
 
 
 def build_mixture(data: Mapping[str, Any], seed: int) -> Mixture:
-    """The datasets and the balance of a stage's ``data``."""
-    datasets = {name: instantiate(node, f"data.datasets.{name}", name=name) for name, node in data["datasets"].items()}
-    return Mixture(datasets=datasets, balance=instantiate(data["balance"], "data.balance"), seed=seed)
+    """The datasets and the balance of a stage's ``data``; a dataset that the balance never draws from is not opened."""
+    balance = instantiate(data["balance"], "data.balance")
+    return Mixture(datasets=open_datasets(data, balance), balance=balance, seed=seed)
+
+
+def open_datasets(data: Mapping[str, Any], balance: Balance) -> dict[str, Source]:
+    """Name -> source, of the datasets that ``balance`` draws from. Raises ``UserError`` where a file is missing."""
+    nodes = data["datasets"]
+    return {name: instantiate(nodes[name], f"data.datasets.{name}", name=name) for name in balance.needed(list(nodes))}
 
 
 def build_windows(

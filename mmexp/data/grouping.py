@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mmexp.data.balance import generator
+from mmexp.data.order import generator
 
 STRETCH_BATCHES = 64
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmexp.data.balance import Balance, generator
+from mmexp.data.balance import Balance
+from mmexp.data.order import generator
 from mmexp.errors import UserError
 from mmexp.interfaces import Sample, Source
 

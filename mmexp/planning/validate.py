@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmexp.errors import UserError
+from mmexp.planning.datasets import check_balance
 
 
 def validate(config: Mapping[str, Any]) -> None:
     """Raise ``UserError`` for the first thing in a resolved config that cannot work.
 
     Builds each stage's model on meta tensors (no weights, no memory), so shapes, depths, grids and widths are checked;
-    then the context length, and that each stage's ``trainable`` patterns name parameters.
+    then the context length, that each stage's ``trainable`` patterns name parameters, and its balance datasets.
     """
     from mmexp.model.build import build_meta_model
 
@@ -22,6 +23,7 @@ def validate(config: Mapping[str, Any]) -> None:
         check_context(num_visual, model.llm.context_length, "llm (its context)")
         if "trainable" in stage:
             check_trainable(name, stage["trainable"], model)
+            check_balance(name, stage["data"])
             key = f"recipe.stages.{name}.data.batching.max_length"
             check_context(num_visual, stage["data"]["batching"]["max_length"], key)
 

@@ -3,12 +3,20 @@
 import numpy as np
 import pytest
 
-from mmexp.data.balance import BySize, EpochOrder, PerDataset, WeightedOrder
+from mmexp.data.balance import BySize, PerDataset, PerSample, Tuned
 from mmexp.data.mixture import Mixture
+from mmexp.data.order import EpochOrder, WeightedOrder
 from mmexp.errors import UserError
 
 SIZES = {"a": 50, "b": 7, "c": 1}
-BALANCES = [BySize(), PerDataset()]
+COMMON: dict = {"tasks": {}, "leave_out": [], "only": None}
+EVEN = PerDataset(**COMMON, replacement=False)
+BALANCES = [
+    BySize(),
+    EVEN,
+    PerSample(limit=20, **COMMON, replacement=False),
+    Tuned(dataset_weights={"a": 5, "b": 1, "c": 3}, **COMMON, replacement=True),
+]
 
 
 def mixture(balance, sizes=SIZES, seed=0) -> Mixture:
@@ -60,7 +68,7 @@ def test_by_size_sees_each_sample_once_per_epoch():
 
 
 def test_per_dataset_is_even_and_walks_without_repetition():
-    places = mixture(PerDataset()).places(range(30000))
+    places = mixture(EVEN).places(range(30000))
     shares = np.bincount([dataset for dataset, _ in places]) / len(places)
     np.testing.assert_allclose(shares, 1 / 3, atol=0.02)  # 7 standard deviations
     for dataset, size in enumerate(SIZES.values()):
@@ -79,7 +87,7 @@ def test_weights_decide_the_shares_and_zero_means_never():
 
 def test_a_datasets_own_order_does_not_depend_on_its_neighbours():
     def walk(sizes):
-        chosen = mixture(PerDataset(), sizes)
+        chosen = mixture(EVEN, sizes)
         return [index for dataset, index in chosen.places(range(2000)) if chosen.names[dataset] == "a"][:300]
 
     assert walk(SIZES) == walk({"c": 1, "a": 50})
