@@ -2,7 +2,7 @@
 
 Same patches as transformers' ``Pix2StructImageProcessorPil`` (the torch processor divides by n - 1 instead) for a
 square image whose side is a multiple of the patch size: standardised per image (not per channel), patches flattened as
-(row, column, channel), then row and column numbers from 1. Padding patches do not arise, so the mask is all ones.
+(row, column, channel), then row and column numbers from 1. Padding patches do not arise, so there is no mask.
 """
 
 from collections.abc import Mapping
@@ -69,8 +69,8 @@ class Pix2StructEncoder(BlockEncoder):
         return (pixels - mean) / std
 
     def run(self, pixels: torch.Tensor) -> torch.Tensor:
-        patches = self.flatten_patches(pixels)
-        return self.network(patches, attention_mask=patches.new_ones(patches.shape[:2]))
+        # No mask: all patches are real, and the network's own check of a mask would wait for the GPU.
+        return self.network.encoder(self.network.embeddings(self.flatten_patches(pixels)))
 
     def flatten_patches(self, pixels: torch.Tensor) -> torch.Tensor:
         """(W, 3, H, H) -> (W, N, 2 + patch * patch * 3): row and column number from 1, then the patch."""

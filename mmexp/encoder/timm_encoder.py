@@ -4,11 +4,12 @@ Depths count as in transformers' ``hidden_states``: timm's block k is tap k + 1 
 is applied to a tap, except with ``final_norm`` to the deepest one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from mmexp.encoder.block_encoder import BlockEncoder
@@ -24,7 +25,8 @@ class TimmEncoder(BlockEncoder):
         model_name: timm id, with its tag where weights come from the hub.
         model_args: further arguments of ``timm.create_model`` (``img_size``, ``embed_dim``, ...).
         weights: a ``.safetensors`` file of timm's state dict, ``hub`` (timm's own weights for the id) or ``random``.
-        image_size: side of the square input in pixels.
+        image_size: side of the square input in pixels; for another one than the weights' the position embedding is
+            resampled once, when they are loaded.
         mean, std: normalisation of each channel, for pixels in 0..1.
         final_norm: apply the network's final norm to the deepest tap.
         load: False builds without reading weights (planning, or weights that follow from a stage).
@@ -49,7 +51,8 @@ class TimmEncoder(BlockEncoder):
         self.depth = len(self.blocks())
         self._set_layout()
         if load:
-            load_encoder_weights(self.network, weights, f"timm/{model_name}", lambda: _hub_state(model_name))
+            fetch = self._hub_state(model_name, model_args)
+            load_encoder_weights(self.network, weights, f"timm/{model_name}", fetch, self._resized)
 
     def blocks(self) -> nn.ModuleList | nn.Sequential:
         return self.network.stages if hasattr(self.network, "stages") else self.network.blocks
@@ -69,6 +72,19 @@ class TimmEncoder(BlockEncoder):
         rows, columns = self.network.patch_embed.grid_size
         return FeatureShape(rows * columns, self.network.embed_dim, (rows, columns))
 
+    def _hub_state(self, model_name: str, model_args: Mapping[str, Any]) -> Callable[[], dict[str, torch.Tensor]]:
+        """timm's own weights for the id, its position embedding brought to this size by timm."""
+        return lambda: create_network(model_name, dict(model_args), self.image_size, pretrained=True).state_dict()
+
+    def _resized(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A state dict of another input size: its position embedding resampled as timm does when it loads."""
+        old, new = state.get("pos_embed"), getattr(self.network, "pos_embed", None)
+        if old is None or new is None or old.dim() != 3 or old.shape == new.shape:
+            return state
+        prefix = 0 if getattr(self.network, "no_embed_class", False) else self.num_prefix_tokens
+        size = list(self.network.patch_embed.grid_size)
+        return {**state, "pos_embed": resample_abs_pos_embed(old, new_size=size, num_prefix_tokens=prefix)}
+
     def _set_layout(self) -> None:
         self.num_prefix_tokens = getattr(self.network, "num_prefix_tokens", 0)
         if hasattr(self.network, "stages"):
@@ -81,7 +97,9 @@ class TimmEncoder(BlockEncoder):
             raise UserError(f"final_norm: {type(self.network).__name__} has no final norm over its tokens")
 
 
-def create_network(model_name: str, model_args: dict[str, Any], image_size: int) -> nn.Module:
+def create_network(
+    model_name: str, model_args: dict[str, Any], image_size: int, *, pretrained: bool = False
+) -> nn.Module:
     """The bare timm network without classifier. Raises ``UserError`` for an unknown id or unknown arguments."""
     architecture = model_name.split(".")[0]
     if not timm.is_model(architecture):
@@ -89,10 +107,6 @@ def create_network(model_name: str, model_args: dict[str, Any], image_size: int)
     if "img_size" not in model_args and architecture.startswith(("vit", "eva", "samvit")):
         model_args["img_size"] = image_size
     try:
-        return timm.create_model(model_name, pretrained=False, num_classes=0, **model_args)
+        return timm.create_model(model_name, pretrained=pretrained, num_classes=0, **model_args)
     except (TypeError, AssertionError, RuntimeError) as error:
         raise UserError(f"model_args: timm cannot build '{model_name}' with {model_args}: {error}") from error
-
-
-def _hub_state(model_name: str) -> dict[str, torch.Tensor]:
-    return timm.create_model(model_name, pretrained=True, num_classes=0).state_dict()

@@ -10,9 +10,15 @@ from torch import nn
 from mmexp.errors import UserError
 from mmexp.hub import from_hub
 
+State = dict[str, torch.Tensor]
+
 
 def load_encoder_weights(
-    network: nn.Module, weights: str, name: str, fetch: Callable[[], dict[str, torch.Tensor]]
+    network: nn.Module,
+    weights: str,
+    name: str,
+    fetch: Callable[[], State],
+    adapt: Callable[[State], State] = lambda state: state,
 ) -> None:
     """Fill ``network`` in place.
 
@@ -20,20 +26,25 @@ def load_encoder_weights(
         weights: path of a ``.safetensors`` file, ``hub``, or ``random``.
         name: hub id, for the message when the hub cannot be reached.
         fetch: gives the hub's state dict.
+        adapt: brings a file's state dict to the size of the input.
 
     Raises:
-        UserError: missing file, keys that do not fit, unreachable hub.
+        UserError: missing file, keys or shapes that do not fit, unreachable hub.
     """
     if weights == "random":
         return
-    state = from_hub(name, "weights", fetch) if weights == "hub" else _from_file(weights)
-    result = network.load_state_dict(state, strict=False)
+    state = from_hub(name, "weights", fetch) if weights == "hub" else adapt(_from_file(weights))
+    try:
+        result = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # shapes: the first line only says which class
+        reason = " ".join(str(error).splitlines()[1:2]).strip()
+        raise UserError(f"weights: '{weights}' does not fit {name}: {reason}") from error
     wrong = [f"missing {key}" for key in result.missing_keys] + [f"unexpected {key}" for key in result.unexpected_keys]
     if wrong:
         raise UserError(f"weights: '{weights}' does not fit {name}: {', '.join(wrong[:4])} ({len(wrong)} keys)")
 
 
-def _from_file(weights: str) -> dict[str, torch.Tensor]:
+def _from_file(weights: str) -> State:
     path = Path(weights)
     if path.suffix != ".safetensors":
         raise UserError(f"weights: '{weights}' is not a .safetensors file (or 'hub' or 'random')")
