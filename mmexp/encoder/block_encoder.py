@@ -1,21 +1,56 @@
 """What every encoder shares: run the blocks up to the deepest tap, hand out the taps, let others inject.
 
 Taps are read by forward hooks on the network's own blocks, so one mechanism serves timm and transformers,
-plain and hierarchical networks; the blocks after the deepest tap are not run.
+plain and hierarchical networks; the blocks after the deepest tap are not run. Of a group of depths only the running
+sum is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from mmexp.errors import UserError
-from mmexp.interfaces import FeatureMap, FeatureShape, Inject
+from mmexp.interfaces import FeatureMap, FeatureShape, Grid, Inject
+
+Tap = int | tuple[int, ...]
+"""A depth, or a group of depths whose mean is wanted: one tap like any other for feature layers and caches."""
 
 
 class _DeepestTapReached(Exception):
     """Leaves the network's forward once nothing more is needed."""
+
+
+class _Taken:
+    """What the hooks keep: the maps of single depths, and one running sum of each group."""
+
+    def __init__(self, taps: Iterable[Tap], feature_map: Callable[[int, torch.Tensor], FeatureMap]) -> None:
+        self.taps, self.depths, self.feature_map = set(taps), depths_of(taps), feature_map
+        self.kept: dict[Tap, FeatureMap] = {}
+
+    def take(self, depth: int, hidden: torch.Tensor) -> None:
+        """Called once for each depth, in the order of the network."""
+        if depth not in self.depths:
+            return
+        feature = self.feature_map(depth, hidden)
+        for tap in self.taps:
+            if tap == depth:
+                self.kept[tap] = feature
+            elif isinstance(tap, tuple) and depth in tap:
+                self._add(tap, feature.tokens, feature.grid)
+                if depth == max(tap):
+                    self.kept[tap].tokens = (self.kept[tap].tokens / len(tap)).to(feature.tokens.dtype)
+
+    def _add(self, group: tuple[int, ...], tokens: torch.Tensor, grid: Grid | None) -> None:
+        if group not in self.kept:
+            # The sum of many bfloat16 maps needs more digits than one of them has.
+            wide = torch.promote_types(tokens.dtype, torch.float32)
+            self.kept[group] = FeatureMap(tokens.to(wide, copy=True), grid)
+        elif self.kept[group].tokens.shape != tokens.shape:
+            raise ValueError(f"the maps of depths {group} differ in shape: there is no mean of them")
+        else:
+            self.kept[group].tokens.add_(tokens)
 
 
 class BlockEncoder(nn.Module):
@@ -61,17 +96,16 @@ class BlockEncoder(nn.Module):
         return (pixels - self.mean) / self.std
 
     def forward(
-        self, pixels: torch.Tensor, taps: Sequence[int], inject: Mapping[int, Inject] | None = None
+        self, pixels: torch.Tensor, taps: Sequence[Tap], inject: Mapping[int, Inject] | None = None
     ) -> list[FeatureMap]:
         """(W, 3, H, W_px) normalised -> one ``FeatureMap`` per tap, in the order of ``taps``.
 
-        Raises ``UserError`` for a tap outside 0..depth.
+        Raises ``UserError`` for a depth outside 0..depth.
         """
         inject = dict(inject or {})
         check_taps([*taps, *inject], self.depth)
-        deepest = max(taps)
-        raw: dict[int, torch.Tensor] = {}
-        handles = self._hooks(set(taps), deepest, inject, raw)
+        taken = _Taken(taps, self._feature_map)
+        handles = self._hooks(taken, inject)
         try:
             self.run(pixels)
         except _DeepestTapReached:
@@ -79,19 +113,16 @@ class BlockEncoder(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        maps = {tap: self._feature_map(tap, raw[tap]) for tap in set(taps)}
-        return [maps[tap] for tap in taps]
+        return [taken.kept[tap] for tap in taps]
 
-    def _hooks(
-        self, taps: set[int], deepest: int, inject: dict[int, Inject], raw: dict[int, torch.Tensor]
-    ) -> list[torch.utils.hooks.RemovableHandle]:
+    def _hooks(self, taken: _Taken, inject: dict[int, Inject]) -> list[torch.utils.hooks.RemovableHandle]:
         blocks = list(self.blocks())
+        deepest = max(taken.depths)
 
         def before_first(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
             hidden = args[0] if args else kwargs["hidden_states"]
             changed = self._inject(hidden, inject[0]) if 0 in inject else hidden
-            if 0 in taps:
-                raw[0] = changed
+            taken.take(0, changed)
             if deepest == 0:
                 raise _DeepestTapReached
             if changed is hidden:
@@ -102,8 +133,7 @@ class BlockEncoder(nn.Module):
             def hook(_module: nn.Module, _args: tuple, output: torch.Tensor | tuple) -> torch.Tensor | tuple | None:
                 hidden = output[0] if isinstance(output, tuple) else output
                 changed = self._inject(hidden, inject[index]) if index in inject else hidden
-                if index in taps:
-                    raw[index] = changed
+                taken.take(index, changed)
                 if index == deepest:
                     raise _DeepestTapReached
                 if changed is hidden:
@@ -113,7 +143,7 @@ class BlockEncoder(nn.Module):
             return hook
 
         handles = [blocks[0].register_forward_pre_hook(before_first, with_kwargs=True)]
-        for index in sorted(taps | set(inject)):
+        for index in sorted(taken.depths | set(inject)):
             if 0 < index <= deepest:
                 handles.append(blocks[index - 1].register_forward_hook(after(index)))
         return handles
@@ -144,8 +174,21 @@ class BlockEncoder(nn.Module):
         return changed.reshape(hidden.shape)
 
 
-def check_taps(taps: Sequence[int], depth: int) -> None:
-    """Raises ``UserError`` unless every tap is in 0..depth."""
+def depths_of(taps: Iterable[Tap]) -> set[int]:
+    """All depths that are read, those of groups included."""
+    return {depth for tap in taps for depth in (tap if isinstance(tap, tuple) else (tap,))}
+
+
+def tap_name(tap: Tap) -> str:
+    """``23``, or ``0+1+2`` for the mean of a group; fit for file names."""
+    return "+".join(map(str, tap)) if isinstance(tap, tuple) else str(tap)
+
+
+def check_taps(taps: Sequence[Tap], depth: int) -> None:
+    """Raises ``UserError`` unless every depth is in 0..depth and no group is empty or names a depth twice."""
     for tap in taps:
+        if isinstance(tap, tuple) and (not tap or len(set(tap)) < len(tap)):
+            raise UserError(f"feature_layers: '{tap_name(tap)}' is no group: it needs depths, each of them once")
+    for tap in sorted(depths_of(taps)):
         if not 0 <= tap <= depth:
             raise UserError(f"feature_layers: depth {tap} is not in this encoder: it has 0 (stem) to {depth}")

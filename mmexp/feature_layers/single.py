@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from mmexp.errors import UserError
+from mmexp.feature_layers.numbering import tap_of
 from mmexp.interfaces import FeatureMap, FeatureShape
 
 
@@ -19,24 +19,9 @@ class SingleLayer(nn.Module):
 
     def __init__(self, *, layer: int, depth: int, shapes: Sequence[FeatureShape]) -> None:
         super().__init__()
-        tap = resolve_layer(layer, depth)
+        tap = tap_of(layer, "hf", depth, "feature_layers.layer")
         self.taps = (tap,)
         self.out_shape = shapes[tap]
 
     def forward(self, maps: list[FeatureMap]) -> FeatureMap:
         return maps[0]
-
-
-def resolve_layer(layer: int, depth: int) -> int:
-    """Index into ``hidden_states`` (0..depth, or negative from the end) -> tap.
-
-    Raises:
-        UserError: the encoder is not that deep.
-    """
-    tap = layer + depth + 1 if layer < 0 else layer
-    if not 0 <= tap <= depth:
-        raise UserError(
-            f"feature_layers.layer: {layer} is beyond this encoder, which has {depth} blocks "
-            f"(0 is the stem; {-depth - 1} to {depth} are possible)"
-        )
-    return tap

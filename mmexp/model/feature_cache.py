@@ -1,8 +1,9 @@
 """Features of frozen encoders, computed once per image and view and shared by all runs on this disk.
 
-One entry per (pixels of the view, fingerprint of the encoder's weights and settings, dtype, tap). A folder holds
-segments: ``<name>.keys.npy`` (n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A
-segment appears by an atomic rename and is never changed, so readers need no lock; writers take one file lock.
+One entry per (pixels of the view, fingerprint of the encoder's weights and settings, dtype, tap). A tap is a depth or
+the mean of a group of depths, which is stored instead of its members. A folder holds segments: ``<name>.keys.npy``
+(n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A segment appears by an atomic rename
+and is never changed, so readers need no lock; writers take one file lock.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import nn
+
+from mmexp.encoder.block_encoder import Tap, tap_name
 
 KEY_BYTES = 16
 
@@ -42,21 +45,21 @@ class EncoderFeatures:
 
     Args:
         encoder: in evaluation mode, weights loaded.
-        taps: depths that are stored in one pass.
+        taps: depths, and groups of depths, that are stored in one pass.
         root: folder of all caches.
         limit_bytes: the caches of all encoders together; what does not fit is computed anew each time.
     """
 
-    def __init__(self, encoder: Any, taps: Sequence[int], root: Path, limit_bytes: int) -> None:
-        self.encoder, self.taps, self.limit_bytes, self.root = encoder, tuple(sorted(set(taps))), limit_bytes, root
+    def __init__(self, encoder: Any, taps: Sequence[Tap], root: Path, limit_bytes: int) -> None:
+        self.encoder, self.taps, self.limit_bytes, self.root = encoder, tuple(dict.fromkeys(taps)), limit_bytes, root
         dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
         self.folder = root / f"{fingerprint(encoder)}-{dtype}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows: dict[int, dict[bytes, tuple[np.ndarray, int]]] = {tap: {} for tap in self.taps}
+        self._rows: dict[Tap, dict[bytes, tuple[np.ndarray, int]]] = {tap: {} for tap in self.taps}
         self._seen: set[str] = set()
         self._load_segments()
 
-    def lookup(self, view: np.ndarray) -> dict[int, np.ndarray] | None:
+    def lookup(self, view: np.ndarray) -> dict[Tap, np.ndarray] | None:
         """(3, H, W) uint8 -> tap -> (N, D), or None where the view is not stored with all taps."""
         key = view_key(view)
         found = {}
@@ -86,7 +89,7 @@ class EncoderFeatures:
         return [view for key, view in unique.items() if any(key not in self._rows[tap] for tap in self.taps)]
 
     def _write(self, views: list[np.ndarray], batch_size: int) -> None:
-        maps: dict[int, list[np.ndarray]] = {tap: [] for tap in self.taps}
+        maps: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.taps}
         device = next(self.encoder.parameters()).device
         for start in range(0, len(views), batch_size):
             pixels = torch.from_numpy(np.stack(views[start : start + batch_size])).to(device)
@@ -99,7 +102,7 @@ class EncoderFeatures:
             return
         name = uuid.uuid4().hex
         for tap, array in arrays.items():
-            _save(self.folder / f"{name}.{tap}.npy", array)
+            _save(self.folder / f"{name}.{tap_name(tap)}.npy", array)
         # The keys come last: a segment counts only once they are there.
         keys = np.frombuffer(b"".join(view_key(view) for view in views), dtype=np.uint8).reshape(-1, KEY_BYTES)
         _save(self.folder / f"{name}.keys.npy", keys)
@@ -115,7 +118,7 @@ class EncoderFeatures:
             self._seen.add(name)
             keys = [row.tobytes() for row in np.load(keys_path)]
             for tap in self.taps:
-                path = self.folder / f"{name}.{tap}.npy"
+                path = self.folder / f"{name}.{tap_name(tap)}.npy"
                 if path.is_file():
                     array = np.load(path, mmap_mode="r")
                     self._rows[tap].update({key: (array, row) for row, key in enumerate(keys)})

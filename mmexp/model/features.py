@@ -19,21 +19,24 @@ class FeatureStore:
         model: weights loaded, ``requires_grad`` set.
         folder: of all caches.
         limit_bytes: of all caches together.
-        taps: name -> depths to store, when a sweep needs more of them than this model; all are filled in one pass.
+        taps: name -> depths, and groups of them as lists, to store when a sweep needs more than this model; all are
+            filled in one pass.
     """
 
     def __init__(
-        self, model: Mllm, folder: Path, limit_bytes: int, taps: Mapping[str, Sequence[int]] | None = None
+        self,
+        model: Mllm,
+        folder: Path,
+        limit_bytes: int,
+        taps: Mapping[str, Sequence[int | Sequence[int]]] | None = None,
     ) -> None:
-        wanted = taps or {}
-        self.caches = {
-            name: EncoderFeatures(
-                model.sight.encoders[name], [*model.sight.taps(name), *wanted.get(name, ())], folder, limit_bytes
-            )
-            for name in cacheable(model)
-        }
+        self.caches = {}
+        for name in cacheable(model):
+            further = [tap if isinstance(tap, int) else tuple(tap) for tap in (taps or {}).get(name, ())]
+            wanted = [*model.sight.taps(name), *further]
+            self.caches[name] = EncoderFeatures(model.sight.encoders[name], wanted, folder, limit_bytes)
 
-    def lookup(self, name: str, view: np.ndarray) -> dict[int, np.ndarray] | None:
+    def lookup(self, name: str, view: np.ndarray) -> dict[Any, np.ndarray] | None:
         """(3, H, W) uint8 -> tap -> (N, D), or None where they are not stored."""
         return self.caches[name].lookup(view) if name in self.caches else None
 

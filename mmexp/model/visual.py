@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmexp.encoder.block_encoder import Tap, depths_of
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import FeatureMap, FeatureShape, ImageBatch, ImageSize
@@ -31,14 +32,16 @@ class VisionSide(nn.Module):
         self.feature_layers: Any = nn.ModuleDict()
         self.resolutions = {}
         tap_shapes: dict[str, list[FeatureShape]] = {}
+        deepest: dict[str, int] = {}
         for name, node in spec["encoders"].items():
             encoder, layers, shapes = build_encoder(name, node, load=load)
             self.encoders[name], self.feature_layers[name], tap_shapes[name] = encoder, layers, shapes
             self.resolutions[name] = build_resolution(name, node)
+            deepest[name] = max(depths_of(layers.taps))
         if not self.encoders:
             raise UserError("encoder: none is chosen; for example encoder=[clip]")
         selected = {name: layers.out_shape for name, layers in self.feature_layers.items()}
-        self.fusion = instantiate(spec["fusion"], "fusion", shapes=selected, tap_shapes=tap_shapes)
+        self.fusion = instantiate(spec["fusion"], "fusion", shapes=selected, tap_shapes=tap_shapes, deepest=deepest)
         self.projector: Any = nn.ModuleList()
         self.reduction: Any = nn.ModuleList()
         for stream in self.fusion.streams:
@@ -71,8 +74,8 @@ class VisionSide(nn.Module):
         """Visual tokens of an image of (width, height) pixels."""
         return self.resolution.num_tokens(size, self.tokens_per_view, self.grid)
 
-    def taps(self, name: str) -> tuple[int, ...]:
-        """Depths that are needed of an encoder: its layer selection's, then the fusion's extra ones."""
+    def taps(self, name: str) -> tuple[Tap, ...]:
+        """What is needed of an encoder: its layer selection's depths and groups, then the fusion's extra ones."""
         return (*self.feature_layers[name].taps, *self.fusion.extra_taps().get(name, ()))
 
     def forward(self, images: ImageBatch) -> list[torch.Tensor]:
@@ -98,7 +101,8 @@ class VisionSide(nn.Module):
         cached = images.features.get(name)
         if cached is not None:
             weight = next(self.projector.parameters())
-            return [FeatureMap(cached[tap].to(weight.dtype), encoder.shape(tap).grid) for tap in taps]
+            stored: Mapping[Any, torch.Tensor] = cached
+            return [FeatureMap(stored[tap].to(weight.dtype), encoder.shape(max(depths_of([tap]))).grid) for tap in taps]
         trained = any(parameter.requires_grad for parameter in encoder.parameters())
         inject = self.fusion.inject(name, done)
         with torch.set_grad_enabled(torch.is_grad_enabled() and (trained or inject is not None)):
