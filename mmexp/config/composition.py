@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmexp.config.bodies import check_bodies
 from mmexp.config.folders import check_scale, config_root, groups, options, searching
 from mmexp.config.mistakes import user_errors
 from mmexp.errors import UserError, nearest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 VERSION_BASE = "1.3"
+LISTS = ("encoder", "benchmark")
+"""Groups of which several options are chosen."""
 
 
 def register_resolvers() -> None:
@@ -87,6 +90,7 @@ class Composer:
             with open_dict(config):
                 del config["hydra"]
             check(config, self.scale)
+            check_bodies(self.scale, choices)
         return Composed(config, choices, self.scale)
 
 
@@ -103,10 +107,22 @@ def compose(scale: str, overrides: Sequence[str] = ()) -> "DictConfig":
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raises ``UserError`` for an override without a key, on which Hydra's own parser stumbles."""
+    """Raises ``UserError`` for an override without a key, on which Hydra's own parser stumbles, and a name twice."""
     for override in overrides:
         if not override.lstrip("+~") or override.lstrip("+~").startswith("="):
             raise UserError(f"'{override}' is no override; write key=value")
+        _check_once(override)
+
+
+def _check_once(override: str) -> None:
+    """Of two equal names Hydra drops one in silence: ``encoder=[clip,clip]`` would be one encoder."""
+    group, _, value = override.lstrip("+~").partition("=")
+    if group not in LISTS or not value.startswith("["):
+        return
+    names = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{override}: '{twice}' is there twice; each {group} can be chosen once")
 
 
 def chosen(config: "DictConfig", hydra_choices: Mapping[Any, Any]) -> dict[str, Any]:

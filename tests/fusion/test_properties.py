@@ -232,3 +232,14 @@ def test_the_composed_model_trains_the_fusion(name: str) -> None:
     for key, parameter in model.vision.fusion.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), key
     assert all(parameter.grad is None for parameter in model.vision.encoders.parameters())
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_bfloat16_stays_close(name: str) -> None:
+    fusion, features = build(name, THREE), maps(THREE)
+    with torch.no_grad():
+        exact = torch.cat([stream.tokens for stream in fusion(features)], dim=-1)
+        narrow = {key: [FeatureMap(part.tokens.bfloat16(), part.grid)] for key, (part,) in features.items()}
+        rounded = torch.cat([stream.tokens for stream in fusion.bfloat16()(narrow)], dim=-1)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).abs().mean() < 0.02 * exact.abs().mean()
