@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmexp.config import Composed, check_scale, config_root, register_resolvers
+from mmexp.config import Composed, Composer, check_scale, config_root, register_resolvers
 from mmexp.config.folders import searching
 from mmexp.errors import UserError, nearest
 
@@ -86,6 +86,7 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
     """
     import hydra
 
+    from mmexp.config.bodies import check_bodies
     from mmexp.config.composition import VERSION_BASE, check, check_overrides, chosen
     from mmexp.config.mistakes import user_errors
 
@@ -102,7 +103,9 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
     with searching(scale), user_errors(overrides, scale), _hydra_process([*arguments, *overrides]):
         application(task)()
         if captured:
-            check(captured[-1].config, scale)
+            with Composer(scale).open():
+                check(captured[-1].config, scale)
+                check_bodies(scale, captured[-1].choices)
     return captured[-1] if captured else None
 
 

@@ -78,6 +78,45 @@ def test_an_unknown_key_in_a_users_file_is_found(tmp_path, monkeypatch):
         compose(SCALE, ["experiments=mine"])
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "trainer: {finetune: {shedule: {steps: 3}}}",
+            "trainer.finetune.shedule: no such key; did you mean 'schedule'",
+        ),
+        ("template: {format_promt: none}", "template.format_promt: no such key; did you mean 'format_prompt'"),
+        ("projector: {depth: 3, widht: 4}", "projector.widht: no such key"),
+        ("defaults: [{override /projector: linear}]\nprojector: {depth: 3}", "projector.depth: no such key"),
+    ],
+)
+@pytest.mark.parametrize("group", ["experiments", "sweeps"])
+def test_a_key_that_only_a_body_knows_is_found(tmp_path, monkeypatch, group, body, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text(f"# @package _global_\n{body}\n")
+    with pytest.raises(UserError, match=message):
+        compose(SCALE, [f"{group}=mine"])
+
+
+def test_a_body_may_set_what_it_chooses_and_add_names_where_names_are_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    body = """\
+# @package _global_
+defaults:
+  - llava15
+  - override /projector: resampler
+projector: {num_tokens: 9}
+aggregates: {mine: {metrics: {gqa: 1}}}
+sizes: {mine: 3}
+trainer: {finetune: {schedule: {clip_norm: 2.0}}}
+"""
+    (tmp_path / "experiments" / "mine.yaml").write_text(body)
+    config = compose(SCALE, ["experiments=mine"])
+    assert config.projector.num_tokens == 9 and config.aggregates.mine and config.sizes.mine == 3
+
+
 def test_unknown_scale():
     with pytest.raises(UserError, match="did you mean 'paper'"):
         compose("papr")
