@@ -1,6 +1,7 @@
 """A training stage: from its frozen spec to the weights that it trained."""
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ class TrainStage:
         """
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         # Lightning warns of frozen modules in evaluation mode (here on purpose) and of its own use of torch's pytree.
         warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training|.*LeafSpec")
         lightning.seed_everything(self.seed, verbose=False)

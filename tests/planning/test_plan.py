@@ -47,7 +47,7 @@ def test_the_table_fits_a_terminal(paper: Composer) -> None:
         (["encoder=[clip,siglip]"], "fusion=none takes one encoder"),
         (["trainer.finetune.batching.max_length=300"], "max_length: 300 positions are too few for 576 visual tokens"),
         (["llm.config.max_position_embeddings=500"], "500 positions are too few"),
-        (["+recipe.stages.align.trainable.projektor=1e-3"], r"recipe\.stages\.align\.trainable: 'projektor' matches no"),
+        (["+recipe.stages.align.trainable.projektor=1e-3"], r"stages\.align\.trainable: 'projektor' matches no"),
         (["projector.depth=0"], r"projector\.depth: 0; at least 1"),
     ],
 )
