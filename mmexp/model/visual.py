@@ -4,7 +4,7 @@ Every shape is known when the parts are built, so that a wrong combination is re
 data side knows the number of visual tokens of an image without a forward pass.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 from mmexp.encoder.block_encoder import Tap, depths_of
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import FeatureMap, FeatureShape, ImageBatch, ImageSize
+from mmexp.interfaces import FeatureMap, FeatureShape, Grid, ImageBatch, ImageSize
 
 
 class VisionSide(nn.Module):
@@ -44,31 +44,28 @@ class VisionSide(nn.Module):
         self.fusion = instantiate(spec["fusion"], "fusion", shapes=selected, tap_shapes=tap_shapes, deepest=deepest)
         self.projector: Any = nn.ModuleList()
         self.reduction: Any = nn.ModuleList()
+        self.reduces_first = reduces_first(spec)
         for stream in self.fusion.streams:
-            projector = instantiate(
-                spec["projector"],
-                "projector",
-                in_dim=stream.dim,
-                in_tokens=stream.num_tokens,
-                in_grid=stream.grid,
-                out_dim=out_dim,
-            )
+            projector, reduction = build_chain(spec, stream, out_dim=out_dim)
             self.projector.append(projector)
-            self.reduction.append(
-                instantiate(spec["reduction"], "reduction", in_tokens=projector.num_tokens, in_grid=projector.grid)
-            )
+            self.reduction.append(reduction)
         # All encoders of an image are cut into views alike; the first one's resolution puts them together again.
         self.resolution = next(iter(self.resolutions.values()))
         self.assembler = self.resolution.assembler(out_dim)
 
     @property
+    def outlets(self) -> Any:
+        """The last part of each stream, whose tokens reach the LLM."""
+        return self.projector if self.reduces_first else self.reduction
+
+    @property
     def tokens_per_view(self) -> int:
         """Visual tokens Q that one view becomes, all streams together."""
-        return sum(part.num_tokens for part in self.reduction)
+        return sum(part.num_tokens for part in self.outlets)
 
     @property
     def grid(self) -> tuple[int, int] | None:
-        return self.reduction[0].grid if len(self.reduction) == 1 else None
+        return self.outlets[0].grid if len(self.outlets) == 1 else None
 
     def num_tokens(self, size: ImageSize) -> int:
         """Visual tokens of an image of (width, height) pixels."""
@@ -81,12 +78,10 @@ class VisionSide(nn.Module):
     def forward(self, images: ImageBatch) -> list[torch.Tensor]:
         """The visual tokens of each image: list of (Q_i, D_llm)."""
         fused = self.fusion(self._encode(images))
-        streams = [reduce(project(stream)) for stream, project, reduce in self._chains(fused)]
+        first, second = (self.reduction, self.projector) if self.reduces_first else (self.projector, self.reduction)
+        streams = [after(before(stream)) for stream, before, after in zip(fused, first, second, strict=True)]
         tokens = streams[0].tokens if len(streams) == 1 else torch.cat([stream.tokens for stream in streams], dim=1)
         return self.assembler(tokens, self.grid, images.view_counts, images.sizes)
-
-    def _chains(self, fused: list[FeatureMap]) -> Iterable[tuple[FeatureMap, nn.Module, nn.Module]]:
-        return zip(fused, self.projector, self.reduction, strict=True)
 
     def _encode(self, images: ImageBatch) -> dict[str, list[FeatureMap]]:
         done: dict[str, list[FeatureMap]] = {}
@@ -118,6 +113,34 @@ def build_encoder(name: str, node: Mapping[str, Any], *, load: bool) -> tuple[An
         node["feature_layers"], f"model.encoders.{name}.feature_layers", depth=encoder.depth, shapes=shapes
     )
     return encoder, layers, shapes
+
+
+def reduces_first(spec: Mapping[str, Any]) -> bool:
+    """Does the token reduction stand before the projector? After it, unless the config says otherwise."""
+    return spec["reduction"].get("where") == "before_projector"
+
+
+def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) -> tuple[Any, Any]:
+    """Projector and token reduction of one stream, each built for what the other hands on."""
+
+    def projector(source: FeatureShape) -> Any:
+        return instantiate(
+            spec["projector"],
+            "projector",
+            in_dim=source.dim,
+            in_tokens=source.num_tokens,
+            in_grid=source.grid,
+            out_dim=out_dim,
+        )
+
+    def reduction(num_tokens: int, grid: Grid | None) -> Any:
+        return instantiate(spec["reduction"], "reduction", in_tokens=num_tokens, in_grid=grid)
+
+    if reduces_first(spec):
+        before = reduction(stream.num_tokens, stream.grid)
+        return projector(FeatureShape(before.num_tokens, stream.dim, before.grid)), before
+    own = projector(stream)
+    return own, reduction(own.num_tokens, own.grid)
 
 
 def build_resolution(name: str, node: Mapping[str, Any]) -> Any:

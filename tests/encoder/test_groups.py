@@ -1,6 +1,5 @@
 """A group of depths is one tap: its mean, from a running sum, in the encoder and in the feature cache."""
 
-import gc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,6 @@ def test_only_the_running_sum_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     original = BlockEncoder._feature_map
 
     def watched(self: BlockEncoder, tap: int, hidden: torch.Tensor) -> FeatureMap:
-        gc.collect()
         alive.append(sum(reference() is not None for reference in made))
         feature = original(self, tap, hidden)
         made.append(weakref.ref(feature.tokens))
