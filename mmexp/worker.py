@@ -10,18 +10,18 @@ import threading
 import time
 from pathlib import Path
 
-from mmexp.sweeping.local import PARENT
 from mmexp.sweeping.work import DONE, do_work
 
 WATCH_S = 0.5
+PARENT = "MMEXP_CONTROLLER"
+"""Environment variable: process id of the controller; a worker ends when it is gone."""
 
 
-def main() -> None:
+def work(task_file: Path, parent: int | None) -> int:
     """Exit code 0 when the stage is finished, 1 otherwise; the outcome file says why."""
-    parent = os.environ.pop(PARENT, None)
     if parent is not None:
-        threading.Thread(target=end_with, args=(int(parent),), name="controller watch", daemon=True).start()
-    sys.exit(0 if do_work(Path(sys.argv[1])).status == DONE else 1)
+        threading.Thread(target=end_with, args=(parent,), name="parent watch", daemon=True).start()
+    return 0 if do_work(task_file).status == DONE else 1
 
 
 def end_with(parent: int) -> None:
@@ -34,4 +34,5 @@ def end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    controller = os.environ.pop(PARENT, None)
+    sys.exit(work(Path(sys.argv[1]), int(controller) if controller else None))

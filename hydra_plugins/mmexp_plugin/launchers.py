@@ -33,7 +33,7 @@ class LocalLauncher(MmexpLauncher):
         """The engine's launcher."""
         from mmexp.sweeping.local import LocalLauncher as Local
 
-        return Local(n_jobs=self.n_jobs, timeout_s=self.timeout_s)
+        return Local(n_jobs=self.n_jobs, timeout_s=self.timeout_s, fork=self.fork)
 
 
 class InlineLauncher(MmexpLauncher):
@@ -48,7 +48,10 @@ class InlineLauncher(MmexpLauncher):
 
 @dataclass
 class LocalConf:
-    """``n_jobs`` worker processes at a time, each with one GPU where there are GPUs; ``timeout_s`` for each task."""
+    """``n_jobs`` workers at a time, each with its share of the GPUs; ``timeout_s`` for each stage.
+
+    ``fork``: workers come from a process that has imported everything; for Linux.
+    """
 
     _target_: str = "hydra_plugins.mmexp_plugin.launchers.LocalLauncher"
     n_jobs: int = 2

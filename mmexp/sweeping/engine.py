@@ -109,6 +109,8 @@ class Engine:
             except BaseException:
                 self._cancel_all()
                 raise
+            finally:
+                self.launcher.close()
         self.ledger.save()
 
     def _step(self) -> None:

@@ -16,3 +16,6 @@ class InlineLauncher:
 
     def cancel(self, handle: Outcome) -> None:
         pass
+
+    def close(self) -> None:
+        pass

@@ -1,13 +1,14 @@
 """The seam between engine and launchers: a frozen stage in a file, and a file that says how it went.
 
-A launcher offers ``slots``, ``submit(work) -> handle``, ``poll(handle) -> Outcome | None``, ``cancel(handle)``.
-Whatever it does, a worker process reads the task file, makes the stage and writes the outcome file; nobody else's.
+A launcher offers ``slots``, ``submit(work) -> handle``, ``poll(handle) -> Outcome | None``, ``cancel(handle)`` and
+``close()``. Whatever it does, a worker process reads the task file, makes the stage and writes the outcome file, and
+nobody else's files.
 """
 
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +36,8 @@ class Work:
     num_threads: int | None
     """None leaves thread counts alone."""
     wants_gpu: bool
+    modules: tuple[str, ...]
+    """That its config names."""
 
     @property
     def outcome_file(self) -> Path:
@@ -68,6 +71,9 @@ class Launcher(Protocol):
     def cancel(self, handle: Any) -> None:
         """End it and all its processes; returns when they are gone."""
 
+    def close(self) -> None:
+        """No more work comes."""
+
 
 def write_task(folder: Path, spec: StageSpec, store: Store, context: TrialContext) -> Work:
     """Freeze a stage into ``<folder>/tasks``; from now on no edited YAML file changes it."""
@@ -86,9 +92,22 @@ def write_task(folder: Path, spec: StageSpec, store: Store, context: TrialContex
         log_file=folder / "logs" / f"{name}.log",
         num_threads=spec.node.get("num_threads"),
         wants_gpu=spec.runtime.get("accelerator", "cpu") != "cpu",
+        modules=tuple(dict.fromkeys(target_modules(spec.node))),
     )
     work.outcome_file.unlink(missing_ok=True)
     return work
+
+
+def target_modules(value: Any) -> Iterator[str]:
+    """Modules of all ``_target_`` in a node."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield str(value["_target_"]).rpartition(".")[0]
+        for item in value.values():
+            yield from target_modules(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from target_modules(item)
 
 
 def do_work(task_file: Path) -> Outcome:

@@ -54,8 +54,8 @@ def statuses(root: Path) -> dict[tuple[str, int], str]:
     return {(entry["row"], entry["seed"]): entry["status"] for entry in ledger_of(root)["trials"]}
 
 
-def local(n_jobs: int = 2, timeout_s: float | None = None) -> LocalLauncher:
-    return LocalLauncher(n_jobs=n_jobs, timeout_s=timeout_s)
+def local(n_jobs: int = 2, timeout_s: float | None = None, fork: bool = True) -> LocalLauncher:
+    return LocalLauncher(n_jobs=n_jobs, timeout_s=timeout_s, fork=fork, preload=())
 
 
 def results(root: Path) -> dict[str, float]:
@@ -69,8 +69,8 @@ def steps(journal: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    # The controller of a sweep, to be killed: root, seconds for each stage.
+    # The controller of a sweep, to be killed: root, seconds for each stage, fork or spawn.
     here = Path(sys.argv[1])
     rows = {row: {**changes, "seconds": float(sys.argv[2])} for row, changes in ROWS.items()}
-    ledger, _ = run(here, trials(here, rows, seeds=(0, 1)), local())
+    ledger, _ = run(here, trials(here, rows, seeds=(0, 1)), local(fork=sys.argv[3] == "fork"))
     sys.exit(0 if ledger.count("done") == 6 else 1)

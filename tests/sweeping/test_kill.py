@@ -16,15 +16,15 @@ from tests.sweeping.tables import ROWS, results, run, statuses, steps, trials
 SECONDS = 0.25
 
 
-def controller(root: Path, journal: Path) -> subprocess.Popen:
+def controller(root: Path, journal: Path, start: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.sweeping.tables", str(root), str(SECONDS)],
+        [sys.executable, "-m", "tests.sweeping.tables", str(root), str(SECONDS), start],
         env={**os.environ, fakes.JOURNAL: str(journal)},
         start_new_session=True,
     )
 
 
-def workers_of(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -37,10 +37,21 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
-def kill_something(process: subprocess.Popen, what: str) -> int:
-    """Returns how many workers were killed at most."""
-    workers = workers_of(process.pid)
-    victims = {"controller": [process.pid], "worker": workers[:1], "all": [*workers, process.pid]}[what]
+def family(process: subprocess.Popen, start: str) -> tuple[list[int], list[int]]:
+    """Fork servers and workers of a controller."""
+    first = children(process.pid)
+    return ([], first) if start == "spawn" else (first, [pid for server in first for pid in children(server)])
+
+
+def kill_something(process: subprocess.Popen, start: str, what: str) -> int:
+    """Returns how many workers were lost at most."""
+    servers, workers = family(process, start)
+    victims = {
+        "controller": [process.pid],
+        "worker": workers[:1],
+        "server": servers,
+        "all": [*workers, *servers, process.pid],
+    }[what]
     for victim in victims:
         try:
             os.kill(victim, signal.SIGKILL)
@@ -49,23 +60,24 @@ def kill_something(process: subprocess.Popen, what: str) -> int:
     return len(workers)
 
 
-def sweep_under_fire(root: Path, kills: int, seed: int) -> None:
+def sweep_under_fire(root: Path, kills: int, seed: int, start: str) -> None:
     journal = root / "journal"
     journal.touch()
     dice = random.Random(seed)
     lost = 0
-    process = controller(root, journal)
+    process = controller(root, journal, start)
     for _ in range(kills):
         try:
-            process.wait(dice.uniform(0.3, 1.2))
+            process.wait(dice.uniform(0.4, 1.2))
         except subprocess.TimeoutExpired:
-            lost += kill_something(process, dice.choice(["controller", "worker", "all"]))
+            lost += kill_something(process, start, dice.choice(["controller", "worker", "server", "all"]))
+            time.sleep(0.1)
         if process.poll() is not None:
-            process = controller(root, journal)
+            process = controller(root, journal, start)
     for _ in range(3):  # a worker that was killed leaves its row to the next start
         if process.wait(60) == 0:
             break
-        process = controller(root, journal)
+        process = controller(root, journal, start)
     assert process.returncode == 0
     check(root, journal, lost)
 
@@ -81,28 +93,43 @@ def check(root: Path, journal: Path, lost: int) -> None:
     assert len(lines) - 45 <= lost  # each lost worker repeats at most the step it was in
 
 
-def test_a_few_kills(tmp_path):
-    sweep_under_fire(tmp_path, kills=5, seed=0)
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_few_kills(tmp_path, start):
+    sweep_under_fire(tmp_path, kills=5, seed=0, start=start)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(1, 8))
-def test_many_kills(tmp_path, seed):
-    sweep_under_fire(tmp_path, kills=8, seed=seed)
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_many_kills(tmp_path, seed, start):
+    sweep_under_fire(tmp_path, kills=8, seed=seed, start=start)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_workers_and_keeps_the_ledger(tmp_path, number):
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_an_interrupt_ends_the_workers_and_keeps_the_ledger(tmp_path, number, start):
     journal = tmp_path / "journal"
     journal.touch()
-    process = controller(tmp_path, journal)
+    process = controller(tmp_path, journal, start)
     while len(steps(journal)) < 4:
         time.sleep(0.02)
-    workers = workers_of(process.pid)
+    servers, workers = family(process, start)
     process.send_signal(number)
     process.wait(20)
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in (*servers, *workers) if Path(f"/proc/{pid}").exists()]
     assert set(statuses(tmp_path).values()) == {"pending"}
     before = len(steps(journal))
     time.sleep(0.5)
     assert len(steps(journal)) == before
+
+
+def test_a_killed_fork_server_is_replaced_in_the_same_sweep(tmp_path):
+    journal = tmp_path / "journal"
+    journal.touch()
+    process = controller(tmp_path, journal, "fork")
+    while len(steps(journal)) < 8:
+        time.sleep(0.02)
+    servers, workers = family(process, "fork")
+    os.kill(servers[0], signal.SIGKILL)
+    assert process.wait(60) == 0
+    check(tmp_path, journal, len(workers))
