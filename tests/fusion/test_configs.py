@@ -74,3 +74,26 @@ def test_mixtures_at_scale_paper_build_and_train_their_fusion(
         freeze_and_group(model, stage["trainable"], 0.0)
         trained = set(trained_names(model))
         assert all(f"fusion.{name}" in trained for name, _ in model.vision.fusion.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("experiment", "experts", "projector"),
+    [
+        ("eagle_x4", ["clip_448", "convnext", "eva02", "pix2struct"], 44.0),
+        ("eagle_x5", ["clip_448", "convnext", "sam", "eva02", "pix2struct"], 48.2),
+    ],
+)
+def test_eagles_experiments_have_the_published_sizes(
+    paper: Composer, experiment: str, experts: list[str], projector: float
+) -> None:
+    from mmexp.planning.plan import plan
+
+    config = paper.compose([f"experiments={experiment}"]).resolved()
+    figures = plan(experiment, config)
+    assert list(config["model"]["encoders"]) == experts
+    assert figures.visual_tokens == 1024
+    assert round(figures.parameters["projector"] / 1e6, 1) == projector
+    assert figures.trained["align"] == figures.parameters["projector"]
+    assert figures.trained["finetune"] == sum(figures.parameters.values())
+    if experiment == "eagle_x5":
+        assert sum(figures.parameters[name] for name in experts) / 1e9 == pytest.approx(2.27, abs=0.02)
