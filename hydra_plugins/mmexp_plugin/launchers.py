@@ -1,5 +1,6 @@
 """``hydra/launcher=local|inline``: names and settings of mmexp's own launchers."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,8 @@ class MmexpLauncher(Launcher):
 class LocalLauncher(MmexpLauncher):
     """Worker processes on this machine."""
 
-    def __init__(self, n_jobs: int, timeout_s: float | None) -> None:
-        self.n_jobs, self.timeout_s = n_jobs, timeout_s
+    def __init__(self, n_jobs: int, timeout_s: float | None, fork: bool) -> None:
+        self.n_jobs, self.timeout_s, self.fork = n_jobs, timeout_s, fork
 
     def open(self) -> Any:
         """The engine's launcher."""
@@ -56,6 +57,7 @@ class LocalConf:
     _target_: str = "hydra_plugins.mmexp_plugin.launchers.LocalLauncher"
     n_jobs: int = 2
     timeout_s: float | None = None
+    fork: bool = sys.platform == "linux"
 
 
 @dataclass
