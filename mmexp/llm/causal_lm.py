@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 
 from mmexp.errors import UserError
 from mmexp.hub import from_hub
+from mmexp.llm.lora import add_lora, merge_lora
 
 KEY = "llm.checkpoint"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,6 +27,7 @@ class CausalLM(nn.Module):
         attention: ``sdpa``, ``eager`` or ``flash_attention_2`` (the last without packing).
         dtype: ``float32``, ``bfloat16`` or ``float16``, of the weights in memory.
         gradient_checkpointing: recompute the blocks' activations in the backward pass.
+        lora: settings of low-rank adapters, see ``add_lora``; None has none.
         load: False builds from the config without reading weights.
     """
 
@@ -37,6 +39,7 @@ class CausalLM(nn.Module):
         attention: str,
         dtype: str,
         gradient_checkpointing: bool,
+        lora: Mapping[str, Any] | None = None,
         load: bool = True,
     ) -> None:
         super().__init__()
@@ -54,6 +57,8 @@ class CausalLM(nn.Module):
             _check_config(self.network.config, config, checkpoint)
         else:
             self.network = AutoModelForCausalLM.from_config(lm_config(checkpoint, config), **arguments)
+        if lora is not None:
+            add_lora(self.network, lora)
         if gradient_checkpointing:
             self.network.activation_checkpointing_enable({"use_reentrant": False})
 
@@ -70,6 +75,10 @@ class CausalLM(nn.Module):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.checkpoint)
+
+    def merge_lora(self) -> None:
+        """Make the adapters part of the weights, for export; without adapters nothing changes."""
+        merge_lora(self.network)
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """(B, T) -> (B, T, D)."""
