@@ -49,6 +49,10 @@ class Turn:
     """Name of the response-format prompt that fits this question (``word``, ``letter``, ...), or None."""
     family: str = ""
     """Question family or task label; scores are reported by it."""
+    choices: tuple[str, ...] = ()
+    """Texts that the answer is a letter of, A first; they do not stand in ``question``."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """Further texts of the record by name (``context``, ``bbox``), for wordings that use them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

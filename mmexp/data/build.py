@@ -102,7 +102,7 @@ def token_stats(windows: WindowMaker, num_samples: int) -> TokenStats:
         BadSample: one of them is bad.
     """
     places = windows.reader.mixture.places(range(num_samples))
-    samples = [windows.reader.tokenize(place) for place in places]
+    samples = [windows.reader.tokenize(place, position) for position, place in enumerate(places)]
     conversations = [conversation for sample in samples for conversation in sample]
     lengths = [len(conversation.input_ids) for conversation in conversations]
     visual = sum(conversation.num_visual_tokens for conversation in conversations)

@@ -72,7 +72,8 @@ class WindowMaker:
         batch = self._global_batch(step)
         portions = self._portions * self._world_size
         if self.batching.group_by_modality_length:
-            lengths = [self.reader.length(place) for place in self.reader.mixture.places(batch)]
+            places = zip(self.reader.mixture.places(batch), batch.tolist(), strict=True)
+            lengths = [self.reader.length(place, position) for place, position in places]
             hands = [batch[hand] for hand in deal(lengths, portions)]
         else:
             hands = np.split(batch, np.cumsum(portions)[:-1])

@@ -1,18 +1,21 @@
 """Samples of the mixture, ready for batches: tokenised, blocked, images decoded; kept in memory while there is room."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from mmexp.data.bad_sample import BadSample
 from mmexp.data.batching import Batching, Block, make_blocks
 from mmexp.data.images import ImageReader, LoadedImage
 from mmexp.data.mixture import Mixture, Place
+from mmexp.data.order import generator
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.data.turns import Turns
 from mmexp.errors import UserError
-from mmexp.interfaces import Sample, TokenizedSample
+from mmexp.interfaces import Sample, TokenizedSample, Turn
 
 MAX_SUBSTITUTES = 100
 
@@ -75,30 +78,38 @@ class SampleReader:
     ) -> None:
         self.mixture, self.turns, self.tokenizer = mixture, turns, tokenizer
         self.images, self.batching = images, batching
+        self.varies = turns.varies or tokenizer.template.varies
+        """Whether a sample reads differently at each position; what is drawn depends on the position alone."""
+        self._still = generator(mixture.seed, "wording", 0)
         budget = ByteBudget(cache_bytes)
         self._blocks: Cache[tuple[list[Block], Path | None, str]] = Cache(budget)
         self._images: Cache[LoadedImage] = Cache(budget)
         self._bad: dict[Place, BadSample] = {}
         self._lengths: dict[Place, int] = {}
 
-    def tokenize(self, place: Place) -> list[TokenizedSample]:
-        """The conversations of a sample; of its image only the size is read.
+    def tokenize(self, place: Place, position: int) -> list[TokenizedSample]:
+        """The conversations of the sample that stands at ``position``; of its image only the size is read.
 
         Raises:
             BadSample: see ``Mixture.sample``, ``ImageReader.size`` and ``ConversationTokenizer.conversation``.
         """
         sample = self.mixture.sample(place)
         size = self.images.size(sample.image, sample.origin) if self.images and sample.image else None
-        return self._conversations(sample, None if size is None else sample.image, size)
+        return self._conversations(sample, None if size is None else sample.image, size, position)
 
-    def length(self, place: Place) -> int:
+    def length(self, place: Place, position: int) -> int:
         """Positions of the sample's longest conversation, visual tokens included; 0 for a bad sample."""
+        if self.varies:
+            return self._length(place, position)
         if place not in self._lengths:
-            try:
-                self._lengths[place] = max(len(conversation.input_ids) for conversation in self.tokenize(place))
-            except BadSample:
-                self._lengths[place] = 0
+            self._lengths[place] = self._length(place, position)
         return self._lengths[place]
+
+    def _length(self, place: Place, position: int) -> int:
+        try:
+            return max(len(conversation.input_ids) for conversation in self.tokenize(place, position))
+        except BadSample:
+            return 0
 
     def has_image(self, place: Place) -> bool:
         """Whether the sample is trained with an image; not for a bad record."""
@@ -107,14 +118,15 @@ class SampleReader:
         except BadSample:
             return False
 
-    def prepare(self, place: Place) -> Prepared:
+    def prepare(self, place: Place, position: int) -> Prepared:
         """Raises ``BadSample``, the same each time."""
         if place in self._bad:
             raise self._bad[place]
         try:
-            return self._prepare(place)
+            return self._prepare(place, position)
         except BadSample as error:
-            self._bad[place] = error
+            if not self.varies:
+                self._bad[place] = error
             raise
 
     def prepare_position(self, position: int, place: Place) -> tuple[Prepared, list[BadSample]]:
@@ -126,14 +138,14 @@ class SampleReader:
         bad: list[BadSample] = []
         for attempt in range(1, MAX_SUBSTITUTES + 2):
             try:
-                return self.prepare(place), bad
+                return self.prepare(place, position), bad
             except BadSample as error:
                 bad.append(error)
                 place = self.mixture.substitute(position, attempt)
         name = self.mixture.names[place[0]]
         raise UserError(f"dataset '{name}': {len(bad)} samples drawn at random are all bad; the last one: {bad[-1]}")
 
-    def _prepare(self, place: Place) -> Prepared:
+    def _prepare(self, place: Place, position: int) -> Prepared:
         kept = self._blocks.get(place)
         if kept is not None:
             blocks, path, origin = kept
@@ -141,9 +153,10 @@ class SampleReader:
         sample = self.mixture.sample(place)
         path = sample.image if self.images else None
         image = self.image(path, sample.origin)
-        conversations = self._conversations(sample, path, None if image is None else image.size)
+        conversations = self._conversations(sample, path, None if image is None else image.size, position)
         blocks = make_blocks(conversations, self.batching.packing, self.batching.capacity)
-        self._blocks.keep(place, (blocks, path, sample.origin), sum(block.nbytes for block in blocks))
+        if not self.varies:
+            self._blocks.keep(place, (blocks, path, sample.origin), sum(block.nbytes for block in blocks))
         return Prepared(blocks, image)
 
     def image(self, path: Path | None, origin: str) -> LoadedImage | None:
@@ -157,8 +170,17 @@ class SampleReader:
         self.images.find_features(image)
         return image
 
-    def _conversations(self, sample: Sample, image: Path | None, size: tuple[int, int] | None) -> list[TokenizedSample]:
+    def _conversations(
+        self, sample: Sample, image: Path | None, size: tuple[int, int] | None, position: int
+    ) -> list[TokenizedSample]:
+        dice = generator(self.mixture.seed, "wording", position) if self.varies else self._still
         return [
-            self.tokenizer.conversation(turns, image, size, sample.dataset, sample.origin)
-            for turns in self.turns.split(sample.turns)
+            self.tokenizer.conversation(self._worded(turns, sample, dice), image, size, sample.dataset, sample.origin)
+            for turns in self.turns.split(sample.turns, sample.dataset, dice)
         ]
+
+    def _worded(self, turns: Sequence[Turn], sample: Sample, dice: np.random.Generator) -> Sequence[Turn]:
+        try:
+            return self.tokenizer.template.word(turns, sample.dataset, dice)
+        except UserError as error:
+            raise UserError(f"{error} ({sample.origin})") from error

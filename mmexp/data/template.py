@@ -1,10 +1,15 @@
-"""How turns become text: role markers, system text, response-format prompts, where the image goes."""
+"""How turns become text: role markers, system text, choices, response-format prompts, where the image goes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import Turn
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMAGE_MARKER = "<image>"
 FORMAT_PROMPTS = ("after", "before", "none")
@@ -60,6 +65,19 @@ class Template:
             hint = nearest(str(self.format_prompt), FORMAT_PROMPTS)
             raise UserError(f"template.format_prompt: no '{self.format_prompt}'; {hint}")
 
+    @property
+    def varies(self) -> bool:
+        """Whether ``word`` draws anything, so that a sample reads differently each time."""
+        return False
+
+    def word(self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator") -> Sequence[Turn]:
+        """The turns of a conversation in the words of their dataset; here as they are."""
+        return turns
+
+    def layout(self, dataset: str) -> "Template":
+        """The layout for conversations of a dataset."""
+        return self
+
     def render(self, turns: Sequence[Turn], has_image: bool) -> list[Piece]:
         """Pieces of a whole conversation; the image, if any, is in the first turn.
 
@@ -78,12 +96,13 @@ class Template:
         return [piece for piece in self._opening() + self._user(turn, has_image) if piece.text]
 
     def question_text(self, turn: Turn) -> str:
-        """The question with its response-format prompt.
+        """The question with its choices (papers/llava15.md, section 3: lines ``A. ...``) and response-format prompt.
 
         A prompt that the data carry already (its text as the question's last line, as in LLaVA's 665K file) counts as
         the turn's response format, so that it too can be moved or left out.
         """
         question, name = self._split_format(turn)
+        question = "\n".join([question, *choice_lines(turn.choices)])
         if name is None or self.format_prompt == "none":
             return question
         if name not in self.format_texts:

@@ -63,7 +63,7 @@ class ConversationTokenizer:
         bos = tokenizer.bos_token_id if template.bos else None
         self._bos = np.array([] if bos is None else [bos], dtype=np.int64)
         self._prefixes: dict[tuple[str, int], np.ndarray] = {}
-        self._texts: dict[tuple[tuple[Turn, ...], bool], _Text] = {}
+        self._texts: dict[tuple[tuple[Turn, ...], bool, str | None], _Text] = {}
         self.stop_ids = self._stop_ids()
         """Ids of the tokens that end an answer."""
 
@@ -79,10 +79,11 @@ class ConversationTokenizer:
             UserError: ``max_length`` is too short for the visual tokens alone.
         """
         num_visual = self._num_visual(size, origin)
-        key = (tuple(turns), num_visual > 0)
+        layout = self.template.layout(dataset)
+        key = (tuple(turns), num_visual > 0, layout.system)
         text = self._texts.get(key)
         if text is None:
-            text = self._text(lambda: self.template.render(turns, num_visual > 0), origin)
+            text = self._text(lambda: layout.render(turns, num_visual > 0), origin)
             if len(self._texts) >= TEXTS_KEPT:
                 self._texts.clear()
             self._texts[key] = text

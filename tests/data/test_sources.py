@@ -134,7 +134,8 @@ def test_qa_turns(tmp_path):
     samples = [source[index] for index in range(4)]
     assert [sample.id for sample in samples] == ["3", "1", "2", "3"]
     assert samples[0].turns[0].family == "f"
-    assert samples[1].turns[0].question == "which?\nA. red\nB. blue"
+    assert samples[1].turns[0].question == "which?"
+    assert samples[1].turns[0].choices == ("red", "blue")
     assert samples[1].turns[0].answer == "B"
     assert samples[2].turns[0].answer == "2"
     assert samples[3].image is None

@@ -1,6 +1,7 @@
 """Question-answer lines: ``{"question_id", "image", "question", "answer" or "answers"}`` and what may be added.
 
-Optional keys: ``choices`` (texts), ``format`` (response-format name), ``family``.
+Optional keys: ``choices`` (texts that the answer is a letter of), ``format`` (response-format name), ``family``,
+``fields`` (further texts by name, for templates that use them).
 """
 
 from collections import Counter
@@ -8,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mmexp.data.bad_sample import BadSample
+from mmexp.data.choices import LETTERS
 from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
 from mmexp.interfaces import Sample, Turn
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class QaJsonl:
@@ -51,26 +51,39 @@ class QaJsonl:
 
 
 def qa_turn(record: dict[str, Any], origin: str) -> Turn:
-    """A record as an exchange: choices become lines ``A. ...`` under the question (papers/llava15.md, section 3).
+    """A record as an exchange.
 
     Raises:
         BadSample: a key is missing or of a wrong type, or the answer is no letter of the choices.
     """
     question, answer = text_of(record, "question", origin), _answer(record, origin)
-    choices = record.get("choices")
-    if choices is not None:
-        if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
-            raise BadSample(origin, f"key 'choices' must be a list of 2 to {len(LETTERS)} texts")
-        letters = LETTERS[: len(choices)]
-        if len(answer) != 1 or answer not in letters:
-            raise BadSample(origin, f"answer '{answer}' is not a letter of its choices, {letters[0]} to {letters[-1]}")
-        question = "\n".join([question, *(f"{letter}. {text}" for letter, text in zip(letters, choices, strict=True))])
     return Turn(
         question=question,
         answer=answer,
         response_format=optional_text(record, "format", origin),
         family=optional_text(record, "family", origin) or "",
+        choices=_choices(record.get("choices"), answer, origin),
+        fields=_fields(record.get("fields"), origin),
     )
+
+
+def _choices(choices: Any, answer: str, origin: str) -> tuple[str, ...]:
+    if choices is None:
+        return ()
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
+        raise BadSample(origin, f"key 'choices' must be a list of 2 to {len(LETTERS)} texts")
+    letters = LETTERS[: len(choices)]
+    if len(answer) != 1 or answer not in letters:
+        raise BadSample(origin, f"answer '{answer}' is not a letter of its choices, {letters[0]} to {letters[-1]}")
+    return tuple(str(choice) for choice in choices)
+
+
+def _fields(fields: Any, origin: str) -> tuple[tuple[str, str], ...]:
+    if fields is None:
+        return ()
+    if not isinstance(fields, dict) or not all(isinstance(text, str) for text in fields.values()):
+        raise BadSample(origin, "key 'fields' must be an object of texts")
+    return tuple(fields.items())
 
 
 def _answer(record: dict[str, Any], origin: str) -> str:
