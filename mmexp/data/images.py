@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mmexp.data.bad_sample import BadSample
+from mmexp.data.tar_members import is_member, read_member
 from mmexp.errors import UserError
 from mmexp.interfaces import ImageSize, Resolution
 
@@ -91,7 +93,7 @@ def _opened(path: Path, origin: str) -> "Iterator[Image.Image]":
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(read_member(path)) if is_member(path) else path) as image:
             yield image
     except FileNotFoundError as error:
         raise BadSample(origin, f"image '{path}': no such file") from error
