@@ -3,12 +3,14 @@
 Ends its whole process group when the process that started it is gone: nothing goes on unseen.
 """
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from mmexp.sweeping.work import DONE, do_work
 
@@ -17,11 +19,19 @@ PARENT = "MMEXP_CONTROLLER"
 """Environment variable: process id of the controller; a worker ends when it is gone."""
 
 
-def work(task_file: Path, parent: int | None) -> int:
-    """Exit code 0 when the stage is finished, 1 otherwise; the outcome file says why."""
+def work(task_file: Path, parent: int | None) -> NoReturn:
+    """Make the stage and end this process: exit code 0 when it is finished, else 1; the outcome file says why.
+
+    Exit handlers are run, but modules are not torn down: with torch loaded that takes seconds, and copies every page
+    that a forked worker shares.
+    """
     if parent is not None:
         threading.Thread(target=end_with, args=(parent,), name="parent watch", daemon=True).start()
-    return 0 if do_work(task_file).status == DONE else 1
+    code = 0 if do_work(task_file).status == DONE else 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def end_with(parent: int) -> None:
@@ -35,4 +45,4 @@ def end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     controller = os.environ.pop(PARENT, None)
-    sys.exit(work(Path(sys.argv[1]), int(controller) if controller else None))
+    work(Path(sys.argv[1]), int(controller) if controller else None)

@@ -109,8 +109,6 @@ class Engine:
             except BaseException:
                 self._cancel_all()
                 raise
-            finally:
-                self.launcher.close()
         self.ledger.save()
 
     def _step(self) -> None:

@@ -10,6 +10,7 @@ is gone.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmexp.recipe.ownership import start_of
 
@@ -42,22 +43,18 @@ class ForkServer:
     """The controller's side.
 
     Args:
-        log: file for what the server itself prints.
         preload: packages.
         threads: variables for numbers of threads, which libraries read when they are loaded.
     """
 
-    def __init__(self, log: Path, preload: Sequence[str], threads: Mapping[str, str]) -> None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mmexp.sweeping.forkserver", *preload],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                env={**os.environ, **threads, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,
-            )
+    def __init__(self, preload: Sequence[str], threads: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mmexp.sweeping.forkserver", *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **threads, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self._workers: list[Worker] = []
@@ -91,15 +88,16 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; its workers have ended."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+        self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
-def serve(preload: Sequence[str]) -> int:
-    """The server's loop. Returns the exit code, in the server and, after a fork, in the worker."""
+def serve(preload: Sequence[str]) -> None:
+    """The server's loop, until its input ends."""
     for package in preload:
         load(package)
     running: dict[int, int] = {}
@@ -110,15 +108,16 @@ def serve(preload: Sequence[str]) -> int:
             chunk = os.read(0, 1 << 16)
             if not chunk:
                 end_all(running)
-                return 0
+                return
             *lines, unread = (unread + chunk).split(b"\n")
             for line in lines:
                 request = json.loads(line)
                 for module in request["modules"]:
                     load(module)
+                gc.freeze()  # a collection in a worker would copy every page that it shares with the server
                 pid = fork()
                 if pid == 0:
-                    return become_worker(request)
+                    become_worker(request)
                 running[pid] = number
                 answer(number=number, pid=pid)
                 number += 1
@@ -141,7 +140,7 @@ def fork() -> int:
     return os.fork()
 
 
-def become_worker(request: Mapping[str, Any]) -> int:
+def become_worker(request: Mapping[str, Any]) -> NoReturn:
     """After the fork: own session, own log, own environment; then the work."""
     from mmexp.worker import work
 
@@ -152,7 +151,7 @@ def become_worker(request: Mapping[str, Any]) -> int:
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.environ.update(request["environment"])
-    return work(Path(request["task"]), parent)
+    work(Path(request["task"]), parent)
 
 
 def collect(running: dict[int, int]) -> None:
@@ -177,4 +176,5 @@ def answer(**facts: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:]))
+    serve(sys.argv[1:])
+    os._exit(0)

@@ -8,6 +8,9 @@ class InlineLauncher:
 
     slots = 1
 
+    def prepare(self, num_threads: int | None) -> None:
+        pass
+
     def submit(self, work: Work) -> Outcome:
         return do_work(work.task_file)
 

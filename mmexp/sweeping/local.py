@@ -21,7 +21,6 @@ LOOK_S = 0.02
 MAX_STARTS = 3
 """A worker whose fork server dies is started again so often."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-SERVER_LOG = "forkserver.log"
 
 
 class Spawned:
@@ -88,6 +87,10 @@ class LocalLauncher:
         self._free = list(range(n_jobs))
         self._server: ForkServer | None = None
 
+    def prepare(self, num_threads: int | None) -> None:
+        if self.fork and self._server is None:
+            self._server = ForkServer(self.preload, _threads(num_threads))
+
     def submit(self, work: Work) -> Handle:
         slot = self._free.pop(0)
         work.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -130,23 +133,20 @@ class LocalLauncher:
         environment = self._environment(work, slot)
         if not self.fork:
             return Spawned(work, environment)
-        if self._server is None or self._server.process.poll() is not None:
+        if self._server is not None and self._server.process.poll() is not None:
             self.close()
-            self._server = ForkServer(work.log_file.with_name(SERVER_LOG), self.preload, self._threads(work))
+        self.prepare(work.num_threads)
+        assert self._server is not None
         worker = self._server.start(work.task_file, work.log_file, environment, work.modules)
         return Forked(self._server, worker)
 
     def _environment(self, work: Work, slot: int) -> dict[str, str]:
         """Variables that a worker has beyond those of the controller."""
-        environment = self._threads(work)
+        environment = _threads(work.num_threads)
         if work.wants_gpu and (gpus := visible_gpus()):
             own = gpus[slot :: self.slots] or [gpus[slot % len(gpus)]]
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
         return environment
-
-    @staticmethod
-    def _threads(work: Work) -> dict[str, str]:
-        return {} if work.num_threads is None else dict.fromkeys(THREAD_VARIABLES, str(work.num_threads))
 
 
 def visible_gpus() -> list[str]:
@@ -156,6 +156,10 @@ def visible_gpus() -> list[str]:
         return [name for name in given.split(",") if name]
     devices = Path("/dev").glob("nvidia[0-9]*")
     return [str(number) for number in range(len(list(devices)))]
+
+
+def _threads(number: int | None) -> dict[str, str]:
+    return {} if number is None else dict.fromkeys(THREAD_VARIABLES, str(number))
 
 
 def _end_group(handle: Handle, number: signal.Signals) -> bool:

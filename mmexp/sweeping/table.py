@@ -60,16 +60,21 @@ def sweep_table(
     line = read_command_line(arguments)
     node, trials = load_table(scale, line)
     store = Store.from_config(trials[0].config)
-    mistakes = Mistakes()
-    waiting = [trial for trial in trials if trial.request.selected and not store.find(trial.key)]
-    validate_all(waiting, validate or check_trial, mistakes)
-    mistakes.raise_if_any()
-    if dry_run:
-        show_preview(trials, store, tables)
-        return None
-    folder = sweep_folder(trials[0].config, scale, line.name)
-    head = Head(name=line.name, scale=scale, sweep=node, command=tuple(arguments))
-    ledger = conduct(folder, head, trials, launcher, retry_failed, events)
+    tasks = plan_tasks(trials, store)
+    try:
+        if tasks and not dry_run:
+            launcher.prepare(tasks[0].spec.node.get("num_threads"))
+        mistakes = Mistakes()
+        validate_all([trial for task in tasks for trial in task.trials], validate or check_trial, mistakes)
+        mistakes.raise_if_any()
+        if dry_run:
+            show_preview(trials, store, tables)
+            return None
+        folder = sweep_folder(trials[0].config, scale, line.name)
+        head = Head(name=line.name, scale=scale, sweep=node, command=tuple(arguments))
+        ledger = conduct(folder, head, trials, launcher, retry_failed, events)
+    finally:
+        launcher.close()
     finish(ledger, trials, tables)
     return folder
 
@@ -87,7 +92,12 @@ def conduct(
         ledger = Ledger(folder, head)
         ledger.begin(trials, store)
         say_shared([trial for trial in trials if trial.request.selected], console)
-        Engine(plan_tasks(trials, store), store, launcher, ledger, Display(console), retry_failed).run()
+        try:
+            Engine(plan_tasks(trials, store), store, launcher, ledger, Display(console), retry_failed).run()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder}: {error.strerror}; the same command goes on from here"
+            ) from None
     return ledger
 
 

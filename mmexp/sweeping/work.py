@@ -1,8 +1,7 @@
 """The seam between engine and launchers: a frozen stage in a file, and a file that says how it went.
 
-A launcher offers ``slots``, ``submit(work) -> handle``, ``poll(handle) -> Outcome | None``, ``cancel(handle)`` and
-``close()``. Whatever it does, a worker process reads the task file, makes the stage and writes the outcome file, and
-nobody else's files.
+A launcher offers ``submit(work) -> handle``, ``poll(handle) -> Outcome | None`` and ``cancel(handle)``. Whatever it
+does, a worker process reads the task file, makes the stage and writes the outcome file, and nobody else's files.
 """
 
 import os
@@ -61,6 +60,9 @@ class Launcher(Protocol):
     """Runs work somewhere. ``slots``: how many pieces at a time."""
 
     slots: int
+
+    def prepare(self, num_threads: int | None) -> None:
+        """Work will come; get ready meanwhile."""
 
     def submit(self, work: Work) -> Any:
         """Start; returns a handle."""

@@ -42,7 +42,11 @@ def run(
     shown = io.StringIO()
     head = Head(name="test", scale="lab", sweep={"rows": {}}, command=())
     console = Console(file=shown, width=200)
-    ledger = conduct(root / "sweeps" / "test", head, table, launcher or InlineLauncher(), retry_failed, console)
+    launcher = launcher or InlineLauncher()
+    try:
+        ledger = conduct(root / "sweeps" / "test", head, table, launcher, retry_failed, console)
+    finally:
+        launcher.close()
     return ledger, shown.getvalue()
 
 

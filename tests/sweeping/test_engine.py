@@ -204,3 +204,15 @@ def test_dry_run_shows_what_would_be_made(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "6 trials, 1 done; 11 stages and evaluations to make (13 if every trial made its own)" in out
     assert "6 trials" in out and "exists" in out
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    from mmexp.sweeping import engine
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "tasks/x.json")
+
+    monkeypatch.setattr(engine, "write_task", full)
+    with pytest.raises(UserError, match=r"tasks/x.json: No space left on device; the same command goes on"):
+        run(tmp_path, trials(tmp_path, ROWS))
+    assert set(statuses(tmp_path).values()) == {"pending"}
