@@ -63,9 +63,13 @@ FAMILIES: dict[str, Callable[[WorldSpec, Scene], list[Candidate]]] = {
 }
 
 
-def caption(spec: WorldSpec, scene: Scene) -> str:
-    """Every object in row-major order, as in "a small red square at b3, a large blue circle at c1"."""
-    return ", ".join(f"a {item.size} {item.color} {item.shape} at {cell_of(spec, item)}" for item in scene.objects)
+def caption(spec: WorldSpec, scene: Scene, dice: Dice) -> str:
+    """Every object, in random order, as in "a small red square at b3, a large blue circle at c1".
+
+    In row-major order a caption could be told without looking anything up.
+    """
+    items = [scene.objects[place] for place in dice.sample(len(scene.objects), len(scene.objects))]
+    return ", ".join(f"a {item.size} {item.color} {item.shape} at {cell_of(spec, item)}" for item in items)
 
 
 def cell_of(spec: WorldSpec, item: Object) -> str:

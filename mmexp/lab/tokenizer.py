@@ -4,8 +4,10 @@ A system prompt or a format prompt costs one token here, so that a template is c
 the same as at scale paper, and so is the code that renders, tokenises and masks it.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mmexp.data.template import FORMAT_PROMPTS, Template
 from mmexp.lab.questions import words
 from mmexp.lab.world import WorldSpec
 
@@ -13,32 +15,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
-PHRASES = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+MARKERS = (
     "USER:",
     "ASSISTANT:",
-    "You are a helpful assistant.",
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language.",
-    "<|begin_of_text|>",
-    "<|start_header_id|>system<|end_header_id|>\n\n",
     "<|start_header_id|>user<|end_header_id|>\n\n",
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
     "<|eot_id|>",
-    "<|im_start|>system\n",
     "<|im_start|>user\n",
     "<|im_start|>assistant\n",
     "<|im_end|>",
     "\n",
-    "\nAnswer the question using a single word or phrase.",
-    "Answer the question using a single word or phrase.",
 )
-"""In the order of their ids. Templates: papers/llava15.md section 6 and the public chat formats of Llama 3 and Qwen."""
+"""Role and end markers of all templates; openings and format prompts are taken from the templates themselves."""
 OTHER_WORDS = ("describe", "the", "image", ".")
 
 
-def build_tokenizer(spec: WorldSpec) -> "PreTrainedTokenizerFast":
+def phrases(templates: Iterable[Template]) -> list[str]:
+    """Fixed texts that become one token each, in the order of their ids: markers, openings, format prompts."""
+    found = list(MARKERS)
+    for template in templates:
+        if template.system is not None:
+            found.append(template.opening.replace("{system}", template.system).strip(" "))
+        if template.format_prompt in FORMAT_PROMPTS[:2]:
+            found += template.format_texts.values()
+            found += [f"\n{text}" for text in template.format_texts.values()]
+    return list(dict.fromkeys(found))
+
+
+def build_tokenizer(spec: WorldSpec, templates: Iterable[Template]) -> "PreTrainedTokenizerFast":
     """Word-level tokenizer of the world's language with bos ``<s>``, eos ``</s>``, unk and pad."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -53,7 +57,7 @@ def build_tokenizer(spec: WorldSpec) -> "PreTrainedTokenizerFast":
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
     )
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in PHRASES])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases(templates)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",

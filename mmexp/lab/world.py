@@ -5,7 +5,7 @@ Everything is integer arithmetic on raw PCG64 words, so a scene and its pixels a
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -57,6 +57,12 @@ class WorldSpec:
         if missing:
             raise UserError(f"lab.world: no value for {', '.join(missing)}")
         spec = cls(**{key: int(node[key]) for key in known})
+        spec._check()
+        return spec
+
+    def with_objects(self, least: int, most: int) -> "WorldSpec":
+        """The same world with other numbers of objects. Raises ``UserError`` when they do not fit."""
+        spec = replace(self, min_objects=least, max_objects=most)
         spec._check()
         return spec
 
@@ -164,8 +170,8 @@ def draw_image(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
 
 
 def _side(spec: WorldSpec, size: str) -> int:
-    """Side of an object in pixels: 10 of a 16-pixel cell if small, 15 if large."""
-    return spec.cell * (15 if size == "large" else 10) // 16
+    """Side of an object in pixels: 11 of a 16-pixel cell if small, 15 if large."""
+    return spec.cell * (15 if size == "large" else 11) // 16
 
 
 @lru_cache

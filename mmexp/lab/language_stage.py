@@ -1,0 +1,230 @@
+"""The lab's language models: small Llamas that learned to look things up in symbolic scenes.
+
+FEASIBILITY.md part 2 tells why: a language model that was not trained to look things up does not learn it in the few
+hundred steps of a lab run. Decisive here, each found by leaving it out: word embeddings of unit size (soft tokens are
+told apart from the first step), captions in random order at the beginning (the shortest way to "find the token with
+this word"), and empty tokens that show their cell only later.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mmexp.errors import UserError
+from mmexp.instantiate import instantiate
+from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID
+from mmexp.lab.dice import Dice
+from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
+from mmexp.lab.language_data import Style, SymbolicBatch, SymbolicData, trained_stretches
+from mmexp.lab.symbols import Corruption, soft_tokens
+from mmexp.lab.tokenizer import build_tokenizer
+from mmexp.lab.world import WorldSpec
+from mmexp.model.attention import additive_mask, allowed
+from mmexp.recipe.files import write_json
+
+LOOKUP_FILE = "lookup.json"
+SHARES = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curriculum:
+    """What the batches look like; the node ``curriculum``.
+
+    Args:
+        batch_size: scenes per step.
+        questions: family -> questions per scene.
+        max_objects: scenes have up to so many, more than in the images: more to confuse.
+        caption_percent: share of caption steps, until ``caption_until`` and after.
+        caption_until: step at which captions become rare.
+        multi_turn_percent: share of multi-turn steps.
+        grids: tokens per side of the symbolic image; each step picks one.
+        templates: names; each step picks one (repeat a name to have it more often).
+        format_prompts: places of the response-format prompt; each step picks one.
+        corruption: see ``Corruption``: the full amounts.
+        corrupt_from, corrupt_over: from which step on, and over how many steps, tokens are more and more corrupted.
+        end_weight: weight of the end-of-answer tokens in the loss; they are half of all and soon learned.
+    """
+
+    batch_size: int
+    questions: Mapping[str, int]
+    max_objects: int
+    caption_percent: tuple[int, int]
+    caption_until: int
+    multi_turn_percent: int
+    grids: tuple[int, ...]
+    templates: tuple[str, ...]
+    format_prompts: tuple[str, ...]
+    corruption: Mapping[str, float]
+    corrupt_from: int
+    corrupt_over: int
+    end_weight: float
+
+    def style(self, step: int, dice: Dice) -> Style:
+        share = dice.below(SHARES)
+        captions = self.caption_percent[step >= self.caption_until]
+        return Style(
+            template=dice.pick(self.templates),
+            format_prompt=dice.pick(self.format_prompts),
+            multi_turn=captions <= share < captions + self.multi_turn_percent,
+            caption=share < captions,
+            grid=dice.pick(self.grids),
+        )
+
+    def corruption_at(self, step: int) -> Corruption:
+        """From ideal tokens to the full corruption; gains shrink geometrically."""
+        amount = min(1.0, max(0.0, (step - self.corrupt_from) / self.corrupt_over))
+        full = dict(self.corruption)
+        gain = full.pop("min_gain") ** amount
+        return Corruption(min_gain=gain, **{name: amount * value for name, value in full.items()})
+
+
+class LanguageModelStage:
+    """Makes a transformers checkpoint folder: config, safetensors, tokenizer; and ``lookup.json`` (accuracies).
+
+    Args:
+        world: node ``lab.world``.
+        architecture: arguments of ``LlamaConfig`` apart from vocabulary and special tokens.
+        templates: name -> template node; ``plain`` is needed, their fixed texts become tokens.
+        curriculum: see ``Curriculum``.
+        budget: see ``Budget``.
+        check: ``{scenes}``: held-out symbolic scenes per style that ``lookup.json`` is measured on.
+        seed: of everything.
+        num_threads: of torch.
+    """
+
+    VERSION = 1
+
+    def __init__(
+        self,
+        *,
+        world: Mapping[str, int],
+        architecture: Mapping[str, Any],
+        templates: Mapping[str, Any],
+        curriculum: Mapping[str, Any],
+        budget: Mapping[str, Any],
+        check: Mapping[str, int],
+        seed: int,
+        num_threads: int,
+    ) -> None:
+        self.spec = WorldSpec.from_config(world)
+        self.templates = {name: instantiate(node, f"templates.{name}") for name, node in templates.items()}
+        self.curriculum = Curriculum(**curriculum)
+        self.budget = Budget(**budget)
+        self.architecture, self.check = dict(architecture), dict(check)
+        self.seed, self.num_threads = seed, num_threads
+        for name in ("plain", *self.curriculum.templates):
+            if name not in self.templates:
+                raise UserError(f"lab language model: curriculum.templates: '{name}' is not among its templates")
+
+    def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
+        """Train, measure, save into ``workdir``."""
+        torch.set_num_threads(self.num_threads)
+        tokenizer = build_tokenizer(self.spec, self.templates.values())
+        pretraining = self.spec.with_objects(self.spec.min_objects, self.curriculum.max_objects)
+        data = SymbolicData(pretraining, tokenizer, self.templates, self.curriculum.questions)
+        model = self._model(tokenizer)
+        losses = train_fixed_steps(
+            workdir.name.split(".")[0] if not runtime.get("title") else str(runtime["title"]),
+            model,
+            lambda step: self._loss(model, data, step),
+            self.budget,
+            workdir,
+            runtime,
+        )
+        self._save(workdir, model, tokenizer, losses)
+
+    def _model(self, tokenizer: Any) -> nn.Module:
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        config = LlamaConfig(
+            **self.architecture,
+            vocab_size=len(tokenizer),
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            attn_implementation="eager",
+        )
+        torch.manual_seed(self.seed)
+        model = LlamaForCausalLM(config)
+        with torch.no_grad():
+            # Unit embeddings keep words apart; the small final norm keeps the tied head's first logits small.
+            model.get_input_embeddings().weight.normal_(0, 1)
+            model.model.norm.weight.fill_(config.hidden_size**-0.5)
+        return model
+
+    def _loss(self, model: nn.Module, data: SymbolicData, step: int) -> torch.Tensor:
+        dice = Dice(self.seed, 31, step)
+        style = self.curriculum.style(step, dice)
+        batch = data.batch(dice, self.curriculum.batch_size, style, held_out=False)
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        logits, targets, _ = answers(model, batch, self.curriculum.corruption_at(step), random)
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        ends = torch.tensor(
+            [data.word_ids[name] for name in ("</s>", "<|eot_id|>", "<|im_end|>") if name in data.word_ids]
+        )
+        weights = torch.where(torch.isin(targets, ends), self.curriculum.end_weight, 1.0)
+        return (losses * weights).sum() / weights.sum()
+
+    def _save(self, workdir: Path, model: nn.Module, tokenizer: Any, losses: list[float]) -> None:
+        data = SymbolicData(self.spec, tokenizer, self.templates, {family: 2 for family in self.curriculum.questions})
+        write_json(workdir / LOOKUP_FILE, {"loss": losses[-1], "accuracy": self._lookup(model, data)})
+        model.save_pretrained(workdir)
+        tokenizer.save_pretrained(workdir)
+        (workdir / CHECKPOINT).unlink(missing_ok=True)
+
+    def _lookup(self, model: nn.Module, data: SymbolicData) -> dict[str, dict[str, float]]:
+        """Percent of answers that greedy decoding gets right on held-out scenes: style -> family -> accuracy."""
+        table = {}
+        grid = self.curriculum.grids[0]
+        for template in dict.fromkeys(self.curriculum.templates):
+            for place in dict.fromkeys(self.curriculum.format_prompts):
+                for multi in (False, True):
+                    style = Style(template=template, format_prompt=place, multi_turn=multi, caption=False, grid=grid)
+                    name = f"{template}, prompt {place}, {'multi' if multi else 'single'} turn"
+                    table[name] = lookup_accuracy(model, data, style, self.check["scenes"], self.seed)
+        return table
+
+
+def answers(
+    model: nn.Module, symbolic: SymbolicBatch, corruption: Corruption | None, random: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (A, V), targets (A,) and stretch number (A,), ``row * T + number``, of all trained positions."""
+    batch = symbolic.batch
+    embedding = model.get_input_embeddings().weight
+    place = batch.input_ids == IMAGE_TOKEN_ID
+    visual = soft_tokens(symbolic.scenes, embedding, corruption, random)
+    embeds = embedding[batch.input_ids.masked_fill(place, 0)].masked_scatter(place[..., None], visual)
+    mask = additive_mask(allowed(batch.segment_ids, batch.prefix_ids, batch.segment_ids), embeds.dtype)
+    targets = batch.labels[:, 1:]
+    columns = (targets != IGNORE_INDEX).any(dim=0).nonzero()[:, 0]
+    output = model(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        logits_to_keep=columns,
+    )
+    stretches = trained_stretches(batch.labels)[:, 1:][:, columns]
+    rows = torch.arange(len(targets))[:, None] * batch.labels.shape[1]
+    valid = targets[:, columns] != IGNORE_INDEX
+    return output.logits[valid], targets[:, columns][valid], (stretches + rows)[valid]
+
+
+@torch.no_grad()
+def lookup_accuracy(model: nn.Module, data: SymbolicData, style: Style, scenes: int, seed: int) -> dict[str, float]:
+    """Family -> percent of answers with every token right, on ideal soft tokens of held-out scenes."""
+    symbolic = data.batch(Dice(seed, 32), scenes, style, held_out=True)
+    logits, targets, stretches = answers(model, symbolic, None, torch.Generator())
+    wrong = set(stretches[logits.argmax(-1) != targets].tolist())
+    width = symbolic.batch.labels.shape[1]
+    hits: dict[str, list[bool]] = {}
+    for row, families in enumerate(symbolic.families):
+        for number, family in enumerate(families):
+            hits.setdefault(family, []).append(row * width + number not in wrong)
+    return {family: round(100 * sum(hit) / len(hit), 1) for family, hit in sorted(hits.items())}
