@@ -146,18 +146,20 @@ def one_controller(folder: Path) -> Iterator[None]:
 
 def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
     """Report, then say what is missing. Raises ``MissingResultsError``."""
-    selected = {trial.key for trial in trials if trial.request.selected}
-    missing = [entry for entry in ledger.trials if entry["key"] in selected and entry["status"] != DONE]
+    selected = [trial for trial in trials if trial.request.selected]
+    missing: dict[str, list[str]] = {}
+    for trial, entry in zip(trials, ledger.trials, strict=True):
+        if trial.request.selected and entry["status"] != DONE:
+            reason = f"{entry['status']}: {entry['reason']}"
+            missing.setdefault(reason, []).append(f"{trial.request.label}/{trial.request.seed}")
     if ledger.count(DONE):
         show_report(ledger.folder, console)
-    for entry in missing:
-        console.print(
-            f"no result: {entry['row']}, seed {entry['seed']}: {entry['status']}: {entry['reason']}", markup=False
-        )
+    for reason, cells in missing.items():
+        console.print(f"no result: {', '.join(cells)}: {reason}", markup=False, soft_wrap=True)
     if missing:
         raise MissingResultsError(
-            f"{len(missing)} of {len(ledger.trials)} trials have no result; the same command goes on with those that "
-            f"were killed, with retry_failed=true also with those that failed"
+            f"{sum(map(len, missing.values()))} of {len(selected)} trials have no result; the same command goes on with "
+            "those that were killed, with retry_failed=true also with those that failed"
         )
 
 

@@ -126,8 +126,8 @@ def test_constructor_arguments_are_bound_before_launch(here):
 
 
 def test_the_end_says_what_is_missing(here):
-    with pytest.raises(MissingResultsError, match="1 of 2 trials"):
-        sweep("experiments=fake", "recipe.value=1,-1")
+    with pytest.raises(MissingResultsError, match="2 of 4 trials"):
+        sweep("experiments=fake", "recipe.value=1,-1", "seed=0,1")
     _, shown = sweep("experiments=fake", "recipe.value=1")
     assert "no result" not in shown
 
