@@ -157,9 +157,10 @@ def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
     for reason, cells in missing.items():
         console.print(f"no result: {', '.join(cells)}: {reason}", markup=False, soft_wrap=True)
     if missing:
+        number = sum(map(len, missing.values()))
         raise MissingResultsError(
-            f"{sum(map(len, missing.values()))} of {len(selected)} trials have no result; the same command goes on with "
-            "those that were killed, with retry_failed=true also with those that failed"
+            f"{number} of {len(selected)} trials have no result; the same command goes on with those that were killed, "
+            "with retry_failed=true also with those that failed"
         )
 
 
