@@ -29,7 +29,7 @@ class StageModule(lightning.LightningModule):
         model: the composed model.
         trainable: pattern -> learning rate.
         optimizer: config node of a torch optimizer.
-        schedule: ``steps``, ``warmup_ratio``, ``decay``, ``clip_norm``.
+        schedule: ``steps``, ``warmup_ratio``, ``decay``, ``clip_norm``, and where there is one ``floor``.
     """
 
     strict_loading = False  # checkpoints hold only what is trained
@@ -66,7 +66,8 @@ class StageModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = instantiate(self.optimizer_node, "optimizer", params=self.groups)
         steps, ratio, decay = (self.schedule[key] for key in ("steps", "warmup_ratio", "decay"))
-        return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, steps, ratio, decay)}
+        floor = self.schedule.get("floor", 0.0)
+        return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, steps, ratio, decay, floor)}
 
     def transfer_batch_to_device(self, batch: list[Batch], device: torch.device, _index: int) -> list[Batch]:
         return [to_device(micro, device) for micro in batch]
