@@ -2,6 +2,7 @@
 
 from mmexp.errors import UserError, nearest
 from mmexp.evaluation.metrics.base import HEADLINE, Answers, Metric
+from mmexp.evaluation.metrics.choice import MultipleChoice
 from mmexp.evaluation.metrics.exact_match import Gqa, LabFamily
 from mmexp.evaluation.metrics.mme import Mme
 from mmexp.evaluation.metrics.pope import Pope
@@ -11,6 +12,7 @@ METRICS: dict[str, type[Metric]] = {
     "gqa": Gqa,
     "lab_family": LabFamily,
     "mme": Mme,
+    "multiple_choice": MultipleChoice,
     "pope": Pope,
     "textvqa": TextVqaAccuracy,
     "vqav2": VqaAccuracy,
