@@ -41,7 +41,7 @@ class DatasetBalance:
     """Base of the strategies that draw each sample's dataset by a weight.
 
     Args:
-        tasks: dataset -> task; only what names a task needs it.
+        tasks: dataset -> task, or None; only what names a task needs it.
         leave_out: datasets and tasks that are not drawn from.
         only: datasets and tasks that alone are drawn from; None for all.
         replacement: any sample at each draw, as the official code; False walks through a dataset without repetition
@@ -49,9 +49,9 @@ class DatasetBalance:
     """
 
     def __init__(
-        self, *, tasks: Mapping[str, str], leave_out: Sequence[str], only: Sequence[str] | None, replacement: bool
+        self, *, tasks: Mapping[str, str] | None, leave_out: Sequence[str], only: Sequence[str] | None, replacement: bool
     ) -> None:
-        self.tasks, self.leave_out, self.only, self.replacement = tasks, leave_out, only, replacement
+        self.tasks, self.leave_out, self.only, self.replacement = tasks or {}, leave_out, only, replacement
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
         """Dataset -> weight, of those that are drawn from."""
@@ -107,7 +107,7 @@ class PerSample(DatasetBalance):
         self,
         *,
         limit: int,
-        tasks: Mapping[str, str],
+        tasks: Mapping[str, str] | None,
         leave_out: Sequence[str],
         only: Sequence[str] | None,
         replacement: bool,
@@ -128,7 +128,7 @@ class Temperature(DatasetBalance):
         self,
         *,
         temperature: float,
-        tasks: Mapping[str, str],
+        tasks: Mapping[str, str] | None,
         leave_out: Sequence[str],
         only: Sequence[str] | None,
         replacement: bool,
@@ -150,7 +150,7 @@ class Tuned(DatasetBalance):
         self,
         *,
         dataset_weights: Mapping[str, float],
-        tasks: Mapping[str, str],
+        tasks: Mapping[str, str] | None,
         leave_out: Sequence[str],
         only: Sequence[str] | None,
         replacement: bool,
