@@ -63,6 +63,20 @@ FAMILIES: dict[str, Callable[[WorldSpec, Scene], list[Candidate]]] = {
 }
 
 
+def two_cells(spec: WorldSpec, scene: Scene) -> list[Candidate]:
+    """As in "which cells are blue and red?": only to practise two look-ups for one answer, never a benchmark."""
+    return [
+        (f"which cells are {one.color} and {other.color}?", f"{cell_of(spec, one)} and {cell_of(spec, other)}")
+        for one in scene.objects
+        for other in scene.objects
+        if one is not other
+    ]
+
+
+PRACTICE = {"two_cells": two_cells}
+"""What only language models are pre-trained on."""
+
+
 def caption(spec: WorldSpec, scene: Scene, dice: Dice) -> str:
     """Every object, in random order, as in "a small red square at b3, a large blue circle at c1".
 
@@ -89,7 +103,7 @@ class Questioner:
 
     Args:
         spec: the world.
-        number: family -> questions per scene.
+        number: family (also of ``PRACTICE``) -> questions per scene.
         dice: breaks ties and shuffles the order.
 
     Raises:
@@ -98,7 +112,7 @@ class Questioner:
 
     def __init__(self, spec: WorldSpec, number: dict[str, int], dice: Dice) -> None:
         for family, questions in number.items():
-            if family not in FAMILIES:
+            if family not in {**FAMILIES, **PRACTICE}:
                 raise UserError(f"lab questions: no family '{family}'; {nearest(family, FAMILIES)}")
             if questions < 0:
                 raise UserError(f"lab questions: {family}: {questions}; at least 0")
@@ -123,7 +137,7 @@ class Questioner:
                 )
 
     def _choose(self, family: str, scene: Scene, number: int) -> list[Candidate]:
-        left = FAMILIES[family](self.spec, scene)
+        left = {**FAMILIES, **PRACTICE}[family](self.spec, scene)
         chosen = []
         for _ in range(min(number, len(left))):
             place = self._most_wanted(family, left)
@@ -142,7 +156,7 @@ def words(spec: WorldSpec) -> list[str]:
     """All words that questions, answers and captions can hold, sorted."""
     texts: set[str] = {"yes", "no", "a", "at", ",", "?", *COLORS, *SHAPES, *SIZES, *spec.cell_names()}
     texts |= {plural(shape) for shape in SHAPES} | {str(number) for number in range(10)}
-    texts |= set("is there how many objects are which shape size cell left right of above below".split())
+    texts |= set("is there how many objects are which shape size cell cells and left right of above below".split())
     return sorted(texts)
 
 

@@ -114,6 +114,7 @@ class WorldStage:
         total = sum(self.sizes.values())
         progress = runtime.get("progress") or (lambda step, total: None)
         bar = tqdm(total=total, desc="lab_world", unit="image", disable=None)
+        done = 0
         for number, (split, part) in enumerate(drawn.items()):
             (workdir / "images" / split).mkdir(parents=True, exist_ok=True)
             for place, scene in enumerate(part):
@@ -124,7 +125,8 @@ class WorldStage:
                     Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)
                     os.replace(temporary, path)
                 bar.update()
-                progress(int(bar.n), total)
+                done += 1
+                progress(done, total)
         bar.close()
 
 

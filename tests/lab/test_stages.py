@@ -1,0 +1,105 @@
+"""Expert and language model stages on miniature budgets: they run, they learn, and a kill changes nothing."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mmexp.errors import UserError
+from mmexp.instantiate import instantiate
+from mmexp.lab.expert_stage import ExpertStage
+from mmexp.lab.language_stage import LanguageModelStage
+from mmexp.recipe.graph import build_graph
+from tests.lab.making import lab_config, stage_node
+
+STEPS = 6
+
+
+class Killed(Exception):
+    pass
+
+
+def small(name: str, steps: int = STEPS) -> Any:
+    node = stage_node(name)
+    node["budget"] = {**node["budget"], "steps": steps, "warmup_steps": 2}
+    if name == "lab_clip":
+        return ExpertStage(**{**node, "batch_size": 8})
+    curriculum = {**node["curriculum"], "batch_size": 2, "corrupt_from": 1, "corrupt_over": 2, "caption_until": 3}
+    return LanguageModelStage(**{**node, "curriculum": curriculum, "check": {"scenes": 4}})
+
+
+def kill_at(step: int) -> Any:
+    def progress(done: int, total: int) -> None:
+        assert total == STEPS
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("name", ["lab_clip", "lab_base"])
+def test_a_killed_stage_ends_as_an_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    runtime = {"checkpoint_every_steps": 2, "title": name}
+    for folder in ("whole", "killed"):
+        (tmp_path / folder).mkdir()
+    small(name).run(tmp_path / "whole", runtime)
+    with pytest.raises(Killed):
+        small(name).run(tmp_path / "killed", {**runtime, "progress": kill_at(5)})
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file()
+    done: list[int] = []
+    small(name).run(tmp_path / "killed", {**runtime, "progress": lambda step, total: done.append(step)})
+    assert done == [5, 6]
+    assert digest(tmp_path / "whole") == digest(tmp_path / "killed")
+    assert "checkpoint.pt" not in digest(tmp_path / "whole")
+
+
+def test_the_expert_fits_the_encoder_that_uses_it(tmp_path: Path) -> None:
+    small("lab_clip", steps=2).run(tmp_path, {})
+    node = dict(lab_config()["model"]["encoders"]["clip"])
+    parts = {key: value for key, value in node.items() if key not in ("resolution", "feature_layers")}
+    encoder = instantiate({**parts, "weights": str(tmp_path / "model.safetensors")}, "model.encoders.clip")
+    view = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    maps = encoder(encoder.normalize(view), [4, 5])
+    assert [feature_map.tokens.shape for feature_map in maps] == [(1, 64, 64)] * 2
+    assert encoder.depth == 5
+    assert json.loads((tmp_path / "check.json").read_text())["retrieval"] >= 0
+
+
+def test_the_language_model_is_a_checkpoint_folder(tmp_path: Path) -> None:
+    small("lab_base", steps=2).run(tmp_path, {})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert model.config.vocab_size == len(tokenizer)
+    llm = instantiate({**lab_config()["llm"], "checkpoint": str(tmp_path)}, "llm")
+    assert llm.dim == model.config.hidden_size
+    bare = instantiate({**lab_config()["llm"], "checkpoint": str(tmp_path)}, "llm", load=False)
+    bare.load_state_dict(llm.state_dict())
+    embeds, places = torch.randn(1, 7, llm.dim), torch.arange(7)[None]
+    assert torch.equal(llm(embeds, None, places), bare(embeds, None, places))
+    styles = json.loads((tmp_path / "lookup.json").read_text())["accuracy"]
+    assert any("vicuna_v1, prompt none, multi turn" in style for style in styles)
+
+
+def test_experts_do_not_depend_on_the_drawn_files() -> None:
+    """More test questions must not rebuild the experts; another world must."""
+    plain = build_graph(lab_config()).keys
+    more = build_graph(lab_config("lab.stages.lab_world.questions.test.images=9")).keys
+    other = build_graph(lab_config("lab.world.noise=3")).keys
+    assert more["lab_world"] != plain["lab_world"]
+    assert (more["lab_clip"], more["lab_base"]) == (plain["lab_clip"], plain["lab_base"])
+    assert other["lab_clip"] != plain["lab_clip"] and other["lab_base"] != plain["lab_base"]
+
+
+def test_a_curriculum_names_templates_that_are_there() -> None:
+    node = stage_node("lab_base")
+    node["curriculum"] = {**node["curriculum"], "templates": ["vicuna"]}
+    with pytest.raises(UserError, match="'vicuna' is not among its templates"):
+        LanguageModelStage(**node)
