@@ -45,17 +45,21 @@ class EncoderFeatures:
 
     Args:
         encoder: in evaluation mode, weights loaded.
-        taps: depths, and groups of depths, that are stored in one pass.
+        taps: depths, and groups of depths, that are looked up.
         root: folder of all caches.
         limit_bytes: the caches of all encoders together; what does not fit is computed anew each time.
+        further: more depths and groups, which other runs will need; all are stored in one pass.
     """
 
-    def __init__(self, encoder: Any, taps: Sequence[Tap], root: Path, limit_bytes: int) -> None:
-        self.encoder, self.taps, self.limit_bytes, self.root = encoder, tuple(dict.fromkeys(taps)), limit_bytes, root
+    def __init__(
+        self, encoder: Any, taps: Sequence[Tap], root: Path, limit_bytes: int, further: Sequence[Tap] = ()
+    ) -> None:
+        self.encoder, self.limit_bytes, self.root = encoder, limit_bytes, root
+        self.taps, self.stored = tuple(dict.fromkeys(taps)), tuple(dict.fromkeys([*taps, *further]))
         dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
         self.folder = root / f"{fingerprint(encoder)}-{dtype}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._rows: dict[Tap, dict[bytes, tuple[np.ndarray, int]]] = {tap: {} for tap in self.taps}
+        self._rows: dict[Tap, dict[bytes, tuple[np.ndarray, int]]] = {tap: {} for tap in self.stored}
         self._seen: set[str] = set()
         self._load_segments()
 
@@ -86,16 +90,16 @@ class EncoderFeatures:
 
     def _missing(self, views: list[np.ndarray]) -> list[np.ndarray]:
         unique = {view_key(view): view for view in views}
-        return [view for key, view in unique.items() if any(key not in self._rows[tap] for tap in self.taps)]
+        return [view for key, view in unique.items() if any(key not in self._rows[tap] for tap in self.stored)]
 
     def _write(self, views: list[np.ndarray], batch_size: int) -> None:
-        maps: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.taps}
+        maps: dict[Tap, list[np.ndarray]] = {tap: [] for tap in self.stored}
         device = next(self.encoder.parameters()).device
         for start in range(0, len(views), batch_size):
             pixels = torch.from_numpy(np.stack(views[start : start + batch_size])).to(device)
             with torch.no_grad():
-                features = self.encoder(self.encoder.normalize(pixels), self.taps)
-            for tap, feature in zip(self.taps, features, strict=True):
+                features = self.encoder(self.encoder.normalize(pixels), self.stored)
+            for tap, feature in zip(self.stored, features, strict=True):
                 maps[tap].append(as_numpy(feature.tokens))
         arrays = {tap: np.concatenate(parts) for tap, parts in maps.items()}
         if self._used_bytes() + sum(array.nbytes for array in arrays.values()) > self.limit_bytes:
@@ -117,7 +121,7 @@ class EncoderFeatures:
                 continue
             self._seen.add(name)
             keys = [row.tobytes() for row in np.load(keys_path)]
-            for tap in self.taps:
+            for tap in self.stored:
                 path = self.folder / f"{name}.{tap_name(tap)}.npy"
                 if path.is_file():
                     array = np.load(path, mmap_mode="r")

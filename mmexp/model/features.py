@@ -33,8 +33,8 @@ class FeatureStore:
         self.caches = {}
         for name in cacheable(model):
             further = [tap if isinstance(tap, int) else tuple(tap) for tap in (taps or {}).get(name, ())]
-            wanted = [*model.sight.taps(name), *further]
-            self.caches[name] = EncoderFeatures(model.sight.encoders[name], wanted, folder, limit_bytes)
+            own = model.sight.taps(name)
+            self.caches[name] = EncoderFeatures(model.sight.encoders[name], own, folder, limit_bytes, further)
 
     def lookup(self, name: str, view: np.ndarray) -> dict[Any, np.ndarray] | None:
         """(3, H, W) uint8 -> tap -> (N, D), or None where they are not stored."""

@@ -65,8 +65,10 @@ def sweep_table(
         if tasks and not dry_run:
             launcher.prepare(tasks[0].spec.node.get("num_threads"))
         mistakes = Mistakes()
-        validate_all([trial for task in tasks for trial in task.trials], validate or check_trial, mistakes)
+        waiting = [trial for task in tasks for trial in task.trials]
+        validate_all(waiting, validate or check_trial, mistakes)
         mistakes.raise_if_any()
+        share_features(waiting)
         if dry_run:
             show_preview(trials, store, tables)
             return None
@@ -77,6 +79,15 @@ def sweep_table(
         launcher.close()
     finish(ledger, trials, tables)
     return folder
+
+
+def share_features(trials: Sequence[Trial]) -> None:
+    """Each frozen encoder runs once per image in the whole sweep: every stage is told the depths that all need."""
+    from mmexp.planning.taps import share_taps
+
+    distinct = {trial.key: trial for trial in trials if (trial.config.get("evaluation") or {}).get("model")}
+    runtimes: list[list[Any]] = [[spec.runtime for spec in trial.graph.stages.values()] for trial in distinct.values()]
+    share_taps([trial.config for trial in distinct.values()], runtimes)
 
 
 def conduct(
