@@ -9,6 +9,7 @@ from typing import Any
 
 from mmexp.config import Composed, Composer, check_scale, config_root, register_resolvers
 from mmexp.config.folders import searching
+from mmexp.config.mistakes import OWN_PLUGINS, user_errors
 from mmexp.errors import UserError, nearest
 
 DEFAULT_SCALE = "lab"
@@ -88,7 +89,6 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
 
     from mmexp.config.bodies import check_bodies
     from mmexp.config.composition import VERSION_BASE, check, check_overrides, chosen
-    from mmexp.config.mistakes import user_errors
 
     captured: list[Composed] = []
 
@@ -98,6 +98,7 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
         captured.append(Composed(config, chosen(config, HydraConfig.get().runtime.choices), scale))
 
     check_overrides(overrides)
+    check_plugins(overrides)
     register_resolvers()
     application = hydra.main(config_path=str(config_root() / "conf"), config_name=scale, version_base=VERSION_BASE)
     with searching(scale), user_errors(overrides, scale), _hydra_process([*arguments, *overrides]):
@@ -107,6 +108,14 @@ def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) ->
                 check(captured[-1].config, scale)
                 check_bodies(scale, captured[-1].choices)
     return captured[-1] if captured else None
+
+
+def check_plugins(overrides: Sequence[str]) -> None:
+    """Raises ``UserError`` for a launcher or sweeper that is not ours, before Hydra's own write anything."""
+    for text in overrides:
+        group, _, option = text.partition("=")
+        if option not in OWN_PLUGINS.get(group, (option,)):
+            raise UserError(f"{text}: mmexp has its own; {nearest(option, OWN_PLUGINS[group])}")
 
 
 @contextmanager

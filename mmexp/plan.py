@@ -24,8 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     from mmexp.sweeping.rows import read_command_line
     from mmexp.sweeping.table import load_table
 
-    if found.names or any("," in text.split("=", 1)[1] and "[" not in text for text in found.overrides if "=" in text):
-        _, trials = load_table(found.scale, read_command_line(rewritten(found)))
+    line = read_command_line(rewritten(found))
+    if line.sweep or line.axes:
+        _, trials = load_table(found.scale, line)
         configs = {trial.request.label: trial.config for trial in reversed(trials) if trial.request.selected}
         configs = dict(reversed(configs.items()))
     else:

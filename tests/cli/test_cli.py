@@ -96,10 +96,8 @@ MISTAKES = {
     f"sweep {PAPER} mine recipe.value=3": (
         "recipe.value: row 'one' sets it (recipe.value=1), so the command line cannot"
     ),
-    f"sweep {PAPER} mine hydra/launcher=basic": (
-        "hydra/launcher: hydra._internal.core_plugins.basic_launcher.BasicLauncher cannot run frozen stages; "
-        "there is: inline, local"
-    ),
+    f"sweep {PAPER} mine hydra/launcher=basic": "hydra/launcher=basic: mmexp has its own; there is: inline, local",
+    f"run -m {PAPER} experiments=fake hydra/sweeper=basic": "hydra/sweeper=basic: mmexp has its own; there is: table",
     f"sweep {PAPER} mine hydra.launcher.n_jobs=0": ("hydra.launcher.n_jobs: 0 workers cannot work; give at least 1"),
     "eval nowhere": "nowhere/config.yaml: no such file; RUN_DIR is the folder of a finished run",
     f"report mine {PAPER}": "report: no sweep 'mine' has been run at scale paper; there is none",
@@ -113,11 +111,10 @@ def test_mistakes_are_one_line_and_exit_code_2(here, capsys, command):
     assert not (here / "mmexp_out").exists()
 
 
-def test_other_sweepers_are_refused(here, capsys):
-    [line] = errors(
-        capsys, "run", "-m", "--scale", "paper", "hydra/sweeper=basic", "experiments=fake", "recipe.value=1,2"
-    )
-    assert line.startswith("hydra/sweeper:")
+def test_another_launcher_by_its_class_is_refused(here, capsys):
+    target = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+    [line] = errors(capsys, *f"sweep mine --scale paper {target}".split())
+    assert line.startswith("hydra/launcher: ") and line.endswith("there is: inline, local")
 
 
 def test_cfg_and_info_go_to_hydra(here, capsys):
