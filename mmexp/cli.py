@@ -18,6 +18,8 @@ mmexp: ablations over multimodal LLMs. A paper's table is one config file.
   mmexp plan  llava15/connector            parameters, tokens and samples of each row, before anything is launched
   mmexp eval  RUN_DIR benchmark=[...]      a finished run on further benchmarks
   mmexp report llava15/connector           table, statistics, findings: report.html, .md, .csv, .json
+  mmexp convert NAME RAW OUT               a dataset from its official files to JSON lines
+  mmexp import honeybee CKPT OUT           released weights, for a stage to go on from
   mmexp lab   build|show|check             the drawn world and its small experts
 
   --scale lab|paper    small real models on a drawn world (default), or the paper's models and data
@@ -35,6 +37,8 @@ COMMANDS = {
     "plan": "mmexp.plan",
     "eval": "mmexp.evaluate",
     "report": "mmexp.reporting",
+    "convert": "mmexp.convert",
+    "import": "mmexp.import_weights",
     "lab": "mmexp.labwork",
 }
 """Command -> module with ``main(arguments) -> exit code``; imported when it is called."""
