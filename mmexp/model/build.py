@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmexp.errors import UserError
 from mmexp.interfaces import Grid, ImageSize, Resolution
 from mmexp.model.mllm import Mllm
 
@@ -68,17 +69,32 @@ def save_trained(model: Mllm, workdir: Path, init_from: str | None, names: Itera
 
 
 def load_trained(model: Mllm, stage: Path) -> None:
-    """Overlay the weights of a finished stage, its ancestors' first.
+    """Overlay the weights of a finished stage, its ancestors' first. Ancestors lie beside it in the store.
 
-    Ancestors lie beside it in the store. A parameter that the model lacks is left out: a stage may have trained a part
-    (an expert's own projector) that this model does not use; a shape that does not fit is an error of torch.
+    A whole part that this model lacks (an encoder that it does not use, the vision side of a blind one) is left out.
+
+    Raises:
+        UserError: weights of a part that the model has, but with other parameters or shapes.
     """
     parameters = dict(model.named_trainables())
+    parts = {part_of(name) for name in parameters}
     with torch.no_grad():
         for folder in lineage(stage):
             for name, value in load_file(folder / WEIGHTS).items():
-                if name in parameters:
-                    parameters[name].copy_(value)
+                if part_of(name) not in parts:
+                    continue
+                if name not in parameters or parameters[name].shape != value.shape:
+                    have = tuple(parameters[name].shape) if name in parameters else "no such parameter"
+                    raise UserError(
+                        f"init_from: {folder.name} trained {name} {tuple(value.shape)}; this model has {have}"
+                    )
+                parameters[name].copy_(value)
+
+
+def part_of(name: str) -> str:
+    """``encoders.clip`` for an encoder's parameter, else the first component."""
+    components = name.split(".")
+    return ".".join(components[: 2 if components[0] == "encoders" else 1])
 
 
 def lineage(stage: Path) -> list[Path]:

@@ -14,6 +14,11 @@ from mmexp.model.attention import additive_mask, allowed
 from mmexp.model.visual import VisionSide
 
 
+def public_name(name: str) -> str:
+    """A parameter's name without the inner ``vision.``, and the same whether or not LoRA wraps its layer."""
+    return name.removeprefix("vision.").replace(".base_layer.", ".")
+
+
 class Mllm(nn.Module):
     """vision side + LLM, composed from the config node ``model``; an LLM alone where the node has no ``encoders``.
 
@@ -34,8 +39,8 @@ class Mllm(nn.Module):
         return self.vision
 
     def named_trainables(self) -> list[tuple[str, nn.Parameter]]:
-        """Parameters under the names that users see: without the inner ``vision.``."""
-        return [(name.removeprefix("vision."), parameter) for name, parameter in self.named_parameters()]
+        """Parameters under the names that users see, see ``public_name``."""
+        return [(public_name(name), parameter) for name, parameter in self.named_parameters()]
 
     def visual_tokens(self, images: ImageBatch) -> torch.Tensor:
         """(all visual tokens of the batch, D), image after image."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
-from mmexp.model.mllm import Mllm
+from mmexp.model.mllm import Mllm, public_name
 from mmexp.training.parameters import freeze_and_group, trained_names
 from mmexp.training.schedule import make_schedule
 from mmexp.training.transfer import to_device
@@ -73,7 +73,7 @@ class StageModule(lightning.LightningModule):
         return [to_device(micro, device) for micro in batch]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        names = {full.removeprefix(MODEL_PREFIX).removeprefix("vision."): full for full in checkpoint["state_dict"]}
+        names = {public_name(full.removeprefix(MODEL_PREFIX)): full for full in checkpoint["state_dict"]}
         kept = {full: checkpoint["state_dict"][full] for short, full in names.items() if short in self.trained}
         checkpoint["state_dict"] = kept
 
