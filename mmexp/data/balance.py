@@ -7,7 +7,7 @@ Whatever is left out, the weights of the others are divided by their sum (Honeyb
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mmexp.data.order import EpochOrder, Order, WeightedOrder
+from mmexp.data.order import EpochOrder, Order, Shards, WeightedOrder
 from mmexp.errors import UserError, nearest
 
 
@@ -20,7 +20,7 @@ class Balance(Protocol):
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
         """Dataset -> expected share of the samples; they sum to 1."""
 
-    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
+    def order(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> Order:
         """The order for datasets of given sizes (name -> number of samples)."""
 
 
@@ -33,8 +33,8 @@ class BySize:
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
         return normalised(sizes)
 
-    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
-        return EpochOrder(sizes, seed)
+    def order(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> Order:
+        return EpochOrder(sizes, seed, shards)
 
 
 class DatasetBalance:
@@ -49,7 +49,12 @@ class DatasetBalance:
     """
 
     def __init__(
-        self, *, tasks: Mapping[str, str] | None, leave_out: Sequence[str], only: Sequence[str] | None, replacement: bool
+        self,
+        *,
+        tasks: Mapping[str, str] | None,
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+        replacement: bool,
     ) -> None:
         self.tasks, self.leave_out, self.only, self.replacement = tasks or {}, leave_out, only, replacement
 
@@ -72,8 +77,8 @@ class DatasetBalance:
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
         return normalised(self.weights(sizes))
 
-    def order(self, sizes: Mapping[str, int], seed: int) -> Order:
-        return WeightedOrder(sizes, self.weights(sizes), seed, replacement=self.replacement)
+    def order(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> Order:
+        return WeightedOrder(sizes, self.weights(sizes), seed, replacement=self.replacement, shards=shards)
 
     def _is_drawn(self, name: str) -> bool:
         names = {name, self.tasks.get(name, name)}

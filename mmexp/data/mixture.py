@@ -17,7 +17,7 @@ class Mixture:
     """The sample at any position of a training run, as a pure function of the position.
 
     Args:
-        datasets: name -> source.
+        datasets: name -> source; one that has ``shard_sizes`` is read shard by shard.
         balance: the strategy.
         seed: not negative.
 
@@ -33,7 +33,8 @@ class Mixture:
         empty = [name for name, size in self.sizes.items() if size == 0]
         if empty:
             raise UserError(f"data.datasets.{empty[0]}: has no samples")
-        self.order = balance.order(self.sizes, seed)
+        shards = {name: source.shard_sizes for name, source in datasets.items() if hasattr(source, "shard_sizes")}
+        self.order = balance.order(self.sizes, seed, shards)
 
     def __len__(self) -> int:
         """Samples of all datasets together."""

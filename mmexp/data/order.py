@@ -4,13 +4,20 @@ Every order is a pure function of (seed, position, sizes): there is no state to 
 position, and runs with the same seed see the same data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from zlib import crc32
 
 import numpy as np
 
+from mmexp.errors import UserError
+
 BLOCKS_KEPT = 16
+SHARDS_OPEN = 8
+"""Shards that are read at the same time; samples are shuffled among them."""
+
+Shards = Mapping[str, Sequence[int]]
+"""Dataset in shards -> samples of each shard. Such a dataset is walked through shard by shard."""
 
 
 class Order(Protocol):
@@ -24,23 +31,38 @@ class Order(Protocol):
 
 
 class EpochOrder:
-    """The concatenated datasets in a new permutation for each epoch."""
+    """The concatenated datasets in a new permutation for each epoch.
 
-    def __init__(self, sizes: Mapping[str, int], seed: int) -> None:
+    Raises:
+        UserError: several datasets, one of them in shards: shuffling all samples would open all shards all the time.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> None:
+        if shards and len(sizes) > 1:
+            raise UserError(
+                f"balance: by_size shuffles all samples together, and dataset '{next(iter(shards))}' is in shards, "
+                "which are read one after the other; choose another balance, for example tuned or per_dataset"
+            )
         self.starts = np.concatenate([[0], np.cumsum(list(sizes.values()))])
         self.total = int(self.starts[-1])
         self.permutations = Permutations(seed, kept=2)
+        self.walk = ShardWalk(*next(iter(shards.items())), seed) if shards else None
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         epochs, offsets = np.divmod(positions, self.total)
         places = np.empty(len(positions), dtype=np.int64)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
+            if self.walk:
+                places[chosen] = self.walk.indices(int(epoch), offsets[chosen])
+                continue
             places[chosen] = self.permutations("all", self.total, int(epoch))[offsets[chosen]]
         datasets = np.searchsorted(self.starts, places, side="right") - 1
         return datasets, places - self.starts[datasets]
 
     def counts(self, num_positions: int) -> np.ndarray:
+        if self.walk:
+            return np.array([num_positions])
         epochs, rest = divmod(num_positions, self.total)
         places = self.permutations("all", self.total, epochs)[:rest]
         datasets = np.searchsorted(self.starts, places, side="right") - 1
@@ -59,15 +81,24 @@ class WeightedOrder:
         weights: dataset -> weight, not negative, at least one positive; they need not sum to one.
         seed: of all draws. A dataset's permutations depend on its name, not on what stands beside it.
         replacement: each visit of a dataset draws any of its samples; otherwise its samples come in permutations,
-            each once before one comes again.
+            each once before one comes again. A dataset in shards comes shard by shard either way.
+        shards: of the datasets that are in shards.
     """
 
     BLOCK = 1024
 
     def __init__(
-        self, sizes: Mapping[str, int], weights: Mapping[str, float], seed: int, *, replacement: bool = False
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, float],
+        seed: int,
+        *,
+        replacement: bool = False,
+        shards: Shards | None = None,
     ) -> None:
-        self.names, self.seed, self.replacement = list(sizes), seed, replacement
+        self.names, self.seed = list(sizes), seed
+        self.walks = {self.names.index(name): ShardWalk(name, parts, seed) for name, parts in (shards or {}).items()}
+        self.drawn_anew = np.array([replacement and place not in self.walks for place in range(len(self.names))])
         self.sizes = np.array(list(sizes.values()), dtype=np.int64)
         shares = np.array([weights[name] for name in self.names], dtype=np.float64)
         self.shares = shares / shares.sum()
@@ -82,15 +113,19 @@ class WeightedOrder:
             chosen = blocks == block
             drawn, visit = self._block(int(block))
             datasets[chosen], visits[chosen] = drawn[offsets[chosen]], visit[offsets[chosen]]
-        if self.replacement:
-            return datasets, visits
+        indices = visits.copy()  # those that are drawn anew are indices already
+        walked = ~self.drawn_anew[datasets]
         epochs, rests = np.divmod(visits, self.sizes[datasets])
-        indices = np.empty_like(positions)
-        for dataset, epoch in np.unique(np.stack([datasets, epochs]), axis=1).T.tolist():
+        for dataset, epoch in np.unique(np.stack([datasets, epochs])[:, walked], axis=1).T.tolist():
             chosen = (datasets == dataset) & (epochs == epoch)
-            order = self.permutations(self.names[dataset], int(self.sizes[dataset]), epoch)
-            indices[chosen] = order[rests[chosen]]
+            indices[chosen] = self._walked(dataset, epoch, rests[chosen])
         return datasets, indices
+
+    def _walked(self, dataset: int, epoch: int, rests: np.ndarray) -> np.ndarray:
+        """Indices at some places of one epoch of a dataset."""
+        if dataset in self.walks:
+            return self.walks[dataset].indices(epoch, rests)
+        return self.permutations(self.names[dataset], int(self.sizes[dataset]), epoch)[rests]
 
     def counts(self, num_positions: int) -> np.ndarray:
         block, rest = divmod(num_positions, self.BLOCK)
@@ -105,15 +140,16 @@ class WeightedOrder:
         return self._blocks[block]
 
     def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dataset of each position of a block, and number of the visit to it, or with replacement the index."""
+        """Dataset of each position of a block, and number of the visit to it, or the index where drawn anew."""
         before = self._counts_before(block)
         here = self._counts_before(block + 1) - before
         drawn = generator(self.seed, "block", block).permutation(np.repeat(np.arange(len(here)), here))
-        if self.replacement:
-            return drawn, generator(self.seed, "replacement", block).integers(self.sizes[drawn])
         visits = np.empty(self.BLOCK, dtype=np.int64)
         for dataset in range(len(here)):
             visits[drawn == dataset] = before[dataset] + np.arange(here[dataset])
+        if self.drawn_anew.any():
+            anew = generator(self.seed, "replacement", block).integers(self.sizes[drawn])
+            visits = np.where(self.drawn_anew[drawn], anew, visits)
         return drawn, visits
 
     def _counts_before(self, block: int) -> np.ndarray:
@@ -143,3 +179,51 @@ class Permutations:
                 self._made.pop(next(iter(self._made)))
             self._made[name, epoch] = generator(self.seed, f"permutation of {name}", epoch).permutation(size)
         return self._made[name, epoch]
+
+
+class ShardWalk:
+    """The order of a dataset in shards: shards in a permutation of each epoch, a few of them at a time, their samples
+    shuffled together. Every sample once per epoch; each shard is read in one stretch; no state, as for every order.
+
+    Args:
+        name: of the dataset.
+        sizes: samples of each shard.
+        seed: of all draws.
+    """
+
+    def __init__(self, name: str, sizes: Sequence[int], seed: int) -> None:
+        self.name, self.seed = name, seed
+        self.sizes = np.asarray(sizes, dtype=np.int64)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self._groups: dict[tuple[int, int], np.ndarray] = {}
+        self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def indices(self, epoch: int, rests: np.ndarray) -> np.ndarray:
+        """Places of an epoch, 0 to the number of samples - 1 -> indices in the dataset."""
+        _, ends = self._order(epoch)
+        groups = np.searchsorted(ends, rests, side="right")
+        found = np.empty_like(rests)
+        for group in np.unique(groups).tolist():
+            chosen = groups == group
+            found[chosen] = self._group(epoch, group)[rests[chosen] - (ends[group - 1] if group else 0)]
+        return found
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shards in the epoch's order, and the place where each group of them ends."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = generator(self.seed, f"shards of {self.name}", epoch).permutation(len(self.sizes))
+            totals = np.add.reduceat(self.sizes[order], np.arange(0, len(order), SHARDS_OPEN))
+            self._epoch = (epoch, order, np.cumsum(totals))
+        return self._epoch[1:]
+
+    def _group(self, epoch: int, group: int) -> np.ndarray:
+        """Indices of the group's samples, shuffled."""
+        if (epoch, group) not in self._groups:
+            order, _ = self._order(epoch)
+            shards = order[group * SHARDS_OPEN : (group + 1) * SHARDS_OPEN].tolist()
+            inside = np.concatenate([self.starts[shard] + np.arange(self.sizes[shard]) for shard in shards])
+            if len(self._groups) >= BLOCKS_KEPT:
+                self._groups.pop(next(iter(self._groups)))
+            dice = generator(self.seed, f"epoch {epoch} of {self.name}", group)
+            self._groups[epoch, group] = dice.permutation(inside)
+        return self._groups[epoch, group]

@@ -119,7 +119,7 @@ def test_no_datasets_or_empty_ones():
 
 
 def test_epoch_order_is_one_permutation():
-    order = EpochOrder({"a": 1000}, seed=3)
+    order = EpochOrder({"a": 1000}, seed=3, shards={})
     _, indices = order.locate(np.arange(1000))
     assert sorted(indices.tolist()) == list(range(1000))
     assert indices.tolist() != list(range(1000))

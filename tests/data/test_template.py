@@ -19,6 +19,7 @@ LLAMA3_SYSTEM = (
 TEXTS = {
     "vicuna_v1": f"{VICUNA_SYSTEM} USER: <image>\nq1 ASSISTANT: a1</s>USER: q2 ASSISTANT: a2</s>",
     "plain": "<image>a1\na2\n",
+    "plain_eos": "<image>a1</s>a2</s>",
     "llama3": f"<|start_header_id|>system<|end_header_id|>\n\n{LLAMA3_SYSTEM}<|eot_id|>"
     "<|start_header_id|>user<|end_header_id|>\n\n<image>\nq1<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\na1<|eot_id|>"
@@ -32,6 +33,7 @@ TEXTS = {
 TRAINED = {
     "vicuna_v1": [" a1</s>", " a2</s>"],
     "plain": ["a1\n", "a2\n"],
+    "plain_eos": ["a1</s>", "a2</s>"],
     "llama3": ["a1<|eot_id|>", "a2<|eot_id|>"],
     "chatml": ["a1<|im_end|>", "a2<|im_end|>"],
     "qwen": ["a1<|im_end|>", "a2<|im_end|>"],

@@ -338,7 +338,7 @@ def test_coyo(tmp_path: Path) -> None:
         ("vsr", "train.jsonl", "{}\n", r"train\.jsonl:1: no 'caption'"),
         ("vqav2", "v2_OpenEnded_mscoco_train2014_questions.json", '{"questions": []}', "458752000 is not in v2_Open"),
         ("aokvqa", "aokvqa_v1p0_train.json", "{}", r"holds a dict, not a list"),
-        ("sqa", "llava_train_QCM-LEPA.json", '[{"conversations": [{"value": "q"}, {"value": "a"}]}]', "not 'question, Context"),
+        ("sqa", "llava_train_QCM-LEPA.json", '[{"conversations": [{"value": "q"}, {"value": ""}]}]', "not 'question"),
         ("vgloc", "image_data.json", "[]", "image 1 is not in image_data.json"),
     ],
 )  # fmt: skip

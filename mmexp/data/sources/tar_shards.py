@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from mmexp.data.bad_sample import BadSample
+from mmexp.data.order import SHARDS_OPEN
 from mmexp.data.tar_members import TarMember, member_path, read_member
 from mmexp.errors import UserError
 from mmexp.interfaces import Sample, Turn
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 COUNTS = "mmexp_counts.json"
-SHARDS_KEPT = 64
+SHARDS_KEPT = 2 * SHARDS_OPEN
 """Shards whose headers are kept in memory."""
 
 
