@@ -3,6 +3,7 @@
 Batches are drawn from the step's number, so nothing random has to be saved.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ class Budget:
 
     Args:
         steps: optimiser steps.
-        lr: highest learning rate, after ``warmup_steps``, from where it falls to 0 along a cosine.
-        warmup_steps: linear rise from 0.
+        lr: highest learning rate.
+        warmup_steps: linear rise from 0 to it.
+        hold: share of the steps, 0..1, before it falls to 0 along a cosine.
         betas, weight_decay: of AdamW.
         clip_norm: largest norm of the gradient.
     """
@@ -30,16 +32,17 @@ class Budget:
     steps: int
     lr: float
     warmup_steps: int
+    hold: float
     betas: tuple[float, float]
     weight_decay: float
     clip_norm: float
 
     def lr_at(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""
-        import math
-
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        held = self.hold * self.steps
+        fall = max(0.0, (step - held) / max(1.0, self.steps - held))
+        return self.lr * warm * 0.5 * (1 + math.cos(math.pi * fall))
 
 
 def train_fixed_steps(
