@@ -38,14 +38,12 @@ def sweep_table(
     validate: Validator | None = None,
     console: Console | None = None,
 ) -> Path | None:
-    """Run a sweep, or go on with it.
+    """Run a sweep, or go on with it; ``retry_failed`` also with what failed before.
 
     Args:
-        scale: primary config.
         arguments: overrides; ``sweeps=NAME`` chooses the sweep, without it each point of the comma overrides is a row.
-        launcher: where stages run.
+        launcher: where stages run; closed at the end.
         dry_run: stop after validation and show what would be run.
-        retry_failed: run again what failed before.
         validate: raises ``UserError`` for a config that cannot work; ``check_trial`` by default.
         console: where to write; by default events go to stderr and tables to stdout.
 
