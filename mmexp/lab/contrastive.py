@@ -57,7 +57,9 @@ class SetContrast(nn.Module):
 
     def text(self, scenes: Sequence[Scene]) -> torch.Tensor:
         """(B, embed_dim), of unit length."""
-        ids = [[WORDS[word] for item in scene.objects for word in (item.color, item.shape, item.size)] for scene in scenes]
+        ids = [
+            [WORDS[word] for item in scene.objects for word in (item.color, item.shape, item.size)] for scene in scenes
+        ]
         offsets = torch.tensor([0, *(len(part) for part in ids)]).cumsum(0)[:-1]
         flat = torch.tensor([number for part in ids for number in part])
         return functional.normalize(functional.embedding_bag(flat, self.words.weight, offsets, mode="sum"), dim=-1)

@@ -148,7 +148,7 @@ class LanguageModelStage:
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            attn_implementation="sdpa",
+            attn_implementation="eager",
         )
         torch.manual_seed(self.seed)
         model = LlamaForCausalLM(config)
