@@ -9,9 +9,10 @@ from mmexp.front import read_arguments
 HELP = """\
 mmexp lab build [key=value ...]      make the lab's stages that are missing
 mmexp lab show  [key=value ...]      a sheet of drawn scenes with their questions
-mmexp lab check [key=value ...]      is the lab what it promises: no scene shared, no answer guessable
+mmexp lab check [key=value ...]      what experts and language model know; no answer guessable from its question
+mmexp lab ship  [key=value ...]      put the finished stages into the package (for developers)
 """
-ACTIONS = ("build", "show", "check")
+ACTIONS = ("build", "show", "check", "ship")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -77,7 +77,12 @@ def test_no_question_is_asked_twice_of_a_scene() -> None:
 def test_answers_cannot_be_guessed_from_the_question(family: str) -> None:
     """A table of the commonest answer of each training question, and one fitted to the test itself."""
     train, test = (
-        [(question, said) for _, part in asked(number, per_scene, seed, held_out=held) for f, question, said in part if f == family]
+        [
+            (question, said)
+            for _, part in asked(number, per_scene, seed, held_out=held)
+            for f, question, said in part
+            if f == family
+        ]
         for number, per_scene, seed, held in ((2000, 2, 3, False), (500, 1, 4, True))
     )
     assert len(test) == 500

@@ -70,7 +70,9 @@ def test_what_is_trained_decodes_to_the_answers(tokenizer: Any, name: str) -> No
     template = templates()[name]
     sample = conversation(tokenizer, template, TURNS)
     trained = sample.labels[sample.labels != IGNORE_INDEX]
-    parts = np.split(trained, np.flatnonzero(np.isin(trained, tokenizer.encode(template.stop, add_special_tokens=False))) + 1)
+    parts = np.split(
+        trained, np.flatnonzero(np.isin(trained, tokenizer.encode(template.stop, add_special_tokens=False))) + 1
+    )
     answers = [tokenizer.decode(part[:-1], skip_special_tokens=True).strip() for part in parts if len(part)]
     assert answers == ["square", "yes"]
 

@@ -49,7 +49,9 @@ def test_objects_have_their_color_shape_and_cell() -> None:
             box = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             drawn_shape = shape_mask(item.shape, 15 if item.size == "large" else 11)
             used = np.nonzero(drawn_shape.any(axis=1))[0], np.nonzero(drawn_shape.any(axis=0))[0]
-            assert np.array_equal(box, drawn_shape[used[0].min() : used[0].max() + 1, used[1].min() : used[1].max() + 1])
+            assert np.array_equal(
+                box, drawn_shape[used[0].min() : used[0].max() + 1, used[1].min() : used[1].max() + 1]
+            )
 
 
 def test_placed_objects_do_not_overlap() -> None:

@@ -66,7 +66,9 @@ def test_the_projects_readers_read_it(world: Path) -> None:
         "relative_position",
     }
     test = QaJsonl(annotations=str(world / "test.jsonl"), image_folder=images, name="test", group_by_image=True)
-    assert len(test) == 7 and all(sample.image is not None and sample.image.is_file() for sample in map(test.__getitem__, range(7)))
+    assert len(test) == 7 and all(
+        sample.image is not None and sample.image.is_file() for sample in map(test.__getitem__, range(7))
+    )
 
 
 def test_images_are_pngs_of_the_worlds_size(world: Path) -> None:
