@@ -223,7 +223,7 @@ class Fusion(Protocol):
 
 
 class Projector(Protocol):
-    """One stream (W, N, D_in) -> (W, Q, D_llm). Constructed with ``in_dim``, ``in_tokens``, ``in_grid``, ``out_dim``."""
+    """One stream (W, N, D_in) -> (W, Q, D_llm). Built with ``in_dim``, ``in_tokens``, ``in_grid``, ``out_dim``."""
 
     num_tokens: int
     out_dim: int

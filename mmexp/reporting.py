@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("which sweep? mmexp report NAME")
     from rich.console import Console
 
-    from mmexp.sweeping.table import show_report
+    from mmexp.report.show import show_report
 
     show_report(find_sweep(found), Console())
     return 0

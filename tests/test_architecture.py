@@ -55,6 +55,8 @@ def test_a_part_imports_only_what_comes_before_it() -> None:
         if name not in RANK:  # entry points import anything but each other's internals
             continue
         for imported in set(imports(path)) - {name}:
+            if imported == "worker" and name == "sweeping":  # the same part; its module is named on command lines
+                continue
             if imported not in RANK or RANK[imported] >= RANK[name]:
                 wrong.append(f"{path.relative_to(ROOT)} imports mmexp.{imported}")
     assert not wrong, "\n".join(wrong)

@@ -29,6 +29,7 @@ class TableSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
+        from mmexp.report.show import show_report
         from mmexp.sweeping.table import sweep_table
 
         launcher: Any = self.launcher
@@ -38,6 +39,7 @@ class TableSweeper(Sweeper):
             launcher=launcher.open(),
             dry_run=self.dry_run,
             retry_failed=self.retry_failed,
+            report=show_report,
         )
 
 

@@ -83,7 +83,7 @@ class ExpertStage:
         )
         return Expert(network, instantiate(self.objective, "objective", dim=network.num_features))
 
-    def _loss(self, expert: Expert, step: int) -> torch.Tensor:
+    def _loss(self, expert: Any, step: int) -> torch.Tensor:
         dice = Dice(self.seed, 41, step)
         drawn, pixels = self._batch(dice, self.batch_size, held_out=False)
         pooled, depths = self._features(expert.network, pixels)
@@ -92,7 +92,7 @@ class ExpertStage:
             loss = loss + self.even_features * sum(unevenness(tokens) for tokens in depths)
         return loss
 
-    def _features(self, network: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _features(self, network: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Pooled features (B, D) and the tokens (B, N, D) of the last two depths."""
         final, depths = network.forward_intermediates(pixels, indices=2, norm=False, output_fmt="NLC")
         return network.forward_head(final, pre_logits=True), depths
@@ -110,7 +110,7 @@ class ExpertStage:
         return drawn, normalized(np.concatenate(views), self.network["mean"], self.network["std"])
 
     @torch.no_grad()
-    def _check(self, expert: Expert) -> dict[str, float]:
+    def _check(self, expert: Any) -> dict[str, float]:
         drawn, pixels = self._batch(Dice(self.seed, 42), 256, held_out=True)
         pooled, depths = self._features(expert.network, pixels)
         deviation = round(float(depths[0].std()), 3)

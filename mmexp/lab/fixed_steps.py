@@ -61,7 +61,7 @@ def train_fixed_steps(
     from tqdm import tqdm
 
     optimizer = torch.optim.AdamW(
-        module.parameters(), lr=budget.lr, betas=tuple(budget.betas), weight_decay=budget.weight_decay
+        module.parameters(), lr=budget.lr, betas=(budget.betas[0], budget.betas[1]), weight_decay=budget.weight_decay
     )
     losses = _resume(workdir / CHECKPOINT, module, optimizer)
     progress = runtime.get("progress") or (lambda step, total: None)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from mmexp.errors import UserError
@@ -138,10 +137,11 @@ class LanguageModelStage:
         )
         self._save(workdir, model, tokenizer, losses)
 
-    def _model(self, tokenizer: Any) -> nn.Module:
-        from transformers import LlamaConfig, LlamaForCausalLM
+    def _model(self, tokenizer: Any) -> Any:
+        import transformers
 
-        config = LlamaConfig(
+        classes: Any = transformers  # its types know neither attn_implementation nor what embeddings are
+        config = classes.LlamaConfig(
             **self.architecture,
             vocab_size=len(tokenizer),
             tie_word_embeddings=True,
@@ -151,14 +151,14 @@ class LanguageModelStage:
             attn_implementation="eager",
         )
         torch.manual_seed(self.seed)
-        model = LlamaForCausalLM(config)
+        model = classes.LlamaForCausalLM(config)
         with torch.no_grad():
             # Unit embeddings keep words apart; the small final norm keeps the tied head's first logits small.
             model.get_input_embeddings().weight.normal_(0, 1)
             model.model.norm.weight.fill_(config.hidden_size**-0.5)
         return model
 
-    def _loss(self, model: nn.Module, data: SymbolicData, step: int) -> torch.Tensor:
+    def _loss(self, model: Any, data: SymbolicData, step: int) -> torch.Tensor:
         dice = Dice(self.seed, 31, step)
         style = self.curriculum.style(step, dice)
         batch = data.batch(dice, self.curriculum.batch_size, style, held_out=False)
@@ -171,14 +171,14 @@ class LanguageModelStage:
         weights = torch.where(torch.isin(targets, ends), self.curriculum.end_weight, 1.0)
         return (losses * weights).sum() / weights.sum()
 
-    def _save(self, workdir: Path, model: nn.Module, tokenizer: Any, losses: list[float]) -> None:
+    def _save(self, workdir: Path, model: Any, tokenizer: Any, losses: list[float]) -> None:
         data = SymbolicData(self.spec, tokenizer, self.templates, {family: 2 for family in self.curriculum.questions})
         write_json(workdir / LOOKUP_FILE, {"loss": losses[-1], "accuracy": self._lookup(model, data)})
         model.save_pretrained(workdir)
         tokenizer.save_pretrained(workdir)
         (workdir / CHECKPOINT).unlink(missing_ok=True)
 
-    def _lookup(self, model: nn.Module, data: SymbolicData) -> dict[str, dict[str, float]]:
+    def _lookup(self, model: Any, data: SymbolicData) -> dict[str, dict[str, float]]:
         """Percent of answers that greedy decoding gets right on held-out scenes: style -> family -> accuracy."""
         table = {}
         grid = self.curriculum.grids[0]
@@ -192,7 +192,7 @@ class LanguageModelStage:
 
 
 def answers(
-    model: nn.Module, symbolic: SymbolicBatch, corruption: Corruption | None, random: torch.Generator
+    model: Any, symbolic: SymbolicBatch, corruption: Corruption | None, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Logits (A, V), targets (A,) and stretch number (A,), ``row * T + number``, of all trained positions."""
     batch = symbolic.batch
@@ -217,7 +217,7 @@ def answers(
 
 
 @torch.no_grad()
-def lookup_accuracy(model: nn.Module, data: SymbolicData, style: Style, scenes: int, seed: int) -> dict[str, float]:
+def lookup_accuracy(model: Any, data: SymbolicData, style: Style, scenes: int, seed: int) -> dict[str, float]:
     """Family -> percent of answers with every token right, on ideal soft tokens of held-out scenes."""
     symbolic = data.batch(Dice(seed, 32), scenes, style, held_out=True)
     logits, targets, stretches = answers(model, symbolic, None, torch.Generator())

@@ -161,7 +161,7 @@ def words(spec: WorldSpec) -> list[str]:
 
 
 def question_only_accuracy(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> float:
-    """Accuracy, 0..1, of answering each (question, answer) of ``test`` with the text's commonest answer in ``train``."""
+    """Accuracy, 0..1, of answering each question of ``test`` with its text's commonest answer in ``train``."""
     table: dict[str, Counter[str]] = {}
     for question, answer in train:
         table.setdefault(question, Counter())[answer] += 1

@@ -1,6 +1,6 @@
 """Sweeper ``table``: rows x axes x seeds, validated, frozen, run, reported."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ BLIND_SCALE = "lab"
 """Scale at which every sweep gets the blind baseline by itself."""
 
 
+Report = Callable[[Path, Console], None]
+"""Shows what a sweep's folder holds."""
+
+
 class MissingResultsError(RuntimeError):
     """The sweep ran to its end, but not every trial has a result."""
 
@@ -35,6 +39,7 @@ def sweep_table(
     launcher: Launcher,
     dry_run: bool,
     retry_failed: bool,
+    report: Report,
     validate: Validator | None = None,
     console: Console | None = None,
 ) -> Path | None:
@@ -75,7 +80,7 @@ def sweep_table(
         ledger = conduct(folder, head, trials, launcher, retry_failed, events)
     finally:
         launcher.close()
-    finish(ledger, trials, tables)
+    finish(ledger, trials, tables, report)
     return folder
 
 
@@ -153,7 +158,7 @@ def one_controller(folder: Path) -> Iterator[None]:
         claim.release(finished=False)
 
 
-def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
+def finish(ledger: Ledger, trials: Sequence[Trial], console: Console, report: Report) -> None:
     """Report, then say what is missing. Raises ``MissingResultsError``."""
     selected = [trial for trial in trials if trial.request.selected]
     missing: dict[str, list[str]] = {}
@@ -162,7 +167,7 @@ def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
             reason = f"{entry['status']}: {entry['reason']}"
             missing.setdefault(reason, []).append(f"{trial.request.label}/{trial.request.seed}")
     if ledger.count(DONE):
-        show_report(ledger.folder, console)
+        report(ledger.folder, console)
     for reason, cells in missing.items():
         console.print(f"no result: {', '.join(cells)}: {reason}", markup=False, soft_wrap=True)
     if missing:
@@ -171,14 +176,3 @@ def finish(ledger: Ledger, trials: Sequence[Trial], console: Console) -> None:
             f"{number} of {len(selected)} trials have no result; the same command goes on with those that were killed, "
             "with retry_failed=true also with those that failed"
         )
-
-
-def show_report(folder: Path, console: Console) -> None:
-    """Write the report beside the ledger and print its table."""
-    from mmexp.report.build import load_report, write_report
-    from mmexp.report.terminal import print_report
-
-    made = load_report(folder)
-    paths = write_report(made, folder)
-    print_report(made, console)
-    console.print(f"report: {paths['report.html']}", soft_wrap=True, markup=False)

@@ -79,7 +79,7 @@ def test_held_out_scenes_are_a_property_of_the_scene() -> None:
     ],
 )
 def test_a_world_that_cannot_be_drawn_is_refused(changes: dict[str, int], said: str) -> None:
-    with pytest.raises(UserError, match="^[^\n]*$") as caught:
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
         spec(**changes)
     assert said in str(caught.value)
 

@@ -105,7 +105,7 @@ def test_a_small_world_is_refused_when_it_is_used_up() -> None:
     ],
 )
 def test_what_cannot_be_drawn_is_refused(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match="^[^\n]*$") as caught:
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
         WorldStage(**world_node(**changes))
     assert said in str(caught.value)
 

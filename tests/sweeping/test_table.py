@@ -16,7 +16,6 @@ from tests import fakes
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(fakes.write_user_folders(tmp_path))
-    monkeypatch.setattr(table_module, "show_report", lambda folder, console: console.print(f"report of {folder.name}"))
     return tmp_path
 
 
@@ -28,6 +27,7 @@ def sweep(*arguments, dry_run=False, retry_failed=False, validate=lambda config:
         launcher=InlineLauncher(),
         dry_run=dry_run,
         retry_failed=retry_failed,
+        report=lambda folder, console: console.print(f"report of {folder.name}"),
         validate=validate,
         console=Console(file=shown, width=150),
     )

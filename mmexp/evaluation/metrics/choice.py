@@ -1,4 +1,4 @@
-"""Multiple choice by letter: SEED-Bench and MMBench as Honeybee scores them (papers/honeybee.md, sections 7.2 and 7.4)."""
+"""Multiple choice by letter: SEED-Bench and MMBench as Honeybee scores them (papers/honeybee.md, 7.2 and 7.4)."""
 
 import re
 from collections.abc import Hashable, Sequence
