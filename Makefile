@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit test-slow clean
+.PHONY: demo test lint unit test-slow test-faults clean
 .DELETE_ON_ERROR:
 
 $(READY): requirements.lock pyproject.toml
@@ -27,11 +27,15 @@ lint: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Slow proofs: rebuilds of the lab, long fault tests. Run before a release, not by CI.
+# Slow proofs: minutes each. Run before a release, not by CI.
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Many random kills of controller, workers and fork server.
+test-faults: $(READY)
+	$(BIN)/python -m pytest -m faults
 
 clean:
 	rm -rf $(VENV) mmexp_out
