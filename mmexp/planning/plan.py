@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmexp.planning.meta import meta_model
 from mmexp.planning.validate import visual_tokens
 
 CONNECTOR = ("feature_layers", "fusion", "projector", "reduction", "assembler")
@@ -35,11 +36,10 @@ class Plan:
 
 def plan(row: str, config: Mapping[str, Any]) -> Plan:
     """Figures of one resolved config. Raises ``UserError`` where it cannot be built."""
-    from mmexp.model.build import build_meta_model
     from mmexp.training.parameters import freeze_and_group, trained_names
 
     spec = config["evaluation"]["model"]
-    model = build_meta_model(spec)
+    model = meta_model(spec)
     sizes = {name: parameter.numel() for name, parameter in model.named_trainables()}
     trained, steps, samples = {}, {}, {}
     for name, stage in config["recipe"]["stages"].items():

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmexp.planning.meta import meta_model
+
 
 def share_taps(configs: Sequence[Mapping[str, Any]], runtimes: Sequence[Sequence[dict[str, Any]]]) -> None:
     """Tell every stage of every trial (its ``runtime``, in place) the taps that all trials need of its encoders.
@@ -29,11 +31,10 @@ def share_taps(configs: Sequence[Mapping[str, Any]], runtimes: Sequence[Sequence
 
 def encoder_taps(spec: Mapping[str, Any]) -> dict[str, tuple[str, list[Any]]]:
     """Name -> (identity of the encoder, depths and groups of depths that this model needs of it)."""
-    from mmexp.model.build import build_meta_model
 
     if "encoders" not in spec:
         return {}
-    sight = build_meta_model(spec).sight
+    sight = meta_model(spec).sight
     found = {}
     for name, node in spec["encoders"].items():
         parts = {key: value for key, value in node.items() if key not in ("feature_layers", "resolution")}

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmexp.errors import UserError
 from mmexp.planning.datasets import check_balance
+from mmexp.planning.meta import meta_model
 
 
 def validate(config: Mapping[str, Any]) -> None:
@@ -13,12 +14,11 @@ def validate(config: Mapping[str, Any]) -> None:
     Builds each stage's model on meta tensors (no weights, no memory), so shapes, depths, grids and widths are checked;
     then the context length, that each stage's ``trainable`` patterns name parameters, and its balance datasets.
     """
-    from mmexp.model.build import build_meta_model
 
     for name, stage in {**config["recipe"]["stages"], "evaluation": config["evaluation"]}.items():
         if "model" not in stage:
             continue
-        model = build_meta_model(stage["model"])
+        model = meta_model(stage["model"])
         num_visual = visual_tokens(model, stage["model"])
         check_context(num_visual, model.llm.context_length, "llm (its context)")
         if "trainable" in stage:
