@@ -34,7 +34,8 @@ def folder(tmp_path):
     """A sweep's folder with a real ledger: one row failed, one was left out."""
     results = sweep(tmp_path, {"a": 0.4, "b": 0.6, "c": 0.5}, seeds=(0, 1))
     place = tmp_path / "sweeps" / "demo"
-    ledger = written.Ledger(place, "demo", "lab", results.node, ["sweeps=demo"])
+    head = written.Head(name="demo", scale="lab", sweep=results.node, command=("sweeps=demo",))
+    ledger = written.Ledger(place, head)
     empty = {"folder": None, "log_tail": "end"}
     ledger.trials = [entry(trial) for trial in results.trials if trial.row != "c"]
     ledger.trials += [entry(trial, status=work.FAILED, reason="exit 1", **empty) for trial in results.trials[4:5]]
