@@ -1,8 +1,11 @@
 """The terminal stage of a trial: the trained model answers the benchmarks, the answers are scored and written."""
 
+import json
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from mmexp.evaluation.benchmark import Benchmark, Question
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import aggregate, missing_metrics, read_result, write_predictions, write_result
 from mmexp.recipe.graph import replace_references
-from mmexp.recipe.run import library_versions
+from mmexp.recipe.run import METRICS_FILE, library_versions
 
 IMAGES_MEASURED = 256
 """Images whose size is read to say how many visual tokens an image becomes."""
@@ -70,6 +73,7 @@ class EvaluateStage:
             "evaluation_seconds": ended - started,
             "seconds_per_question": (ended - asked) / asking,
             **_model_costs(model, questions, self.use_images),
+            "step_ms": step_ms(Path(self.init_from) / METRICS_FILE) if self.init_from else None,
         }
         write_result(workdir, self._result(answers, costs, runtime))
 
@@ -231,6 +235,7 @@ def _model_costs(model: Any, questions: Mapping[str, Sequence[Question]], use_im
     return {
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
+        "projector_parameters": parts.get("projectors", 0) if use_images else None,
         "visual_tokens": _visual_tokens(model, questions) if use_images else 0,
     }
 
@@ -246,6 +251,21 @@ def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]]) -> f
         with Image.open(path) as image:
             counts.append(counter(image.size))
     return sum(counts) / len(counts) if counts else 0
+
+
+def step_ms(curves: Path) -> float | None:
+    """Milliseconds of an optimiser step in the last stage: the median over the lines of its ``metrics.jsonl``.
+
+    The median, since the first steps and those after a kill take longer. None where fewer than two lines are timed.
+    """
+    lines = [json.loads(line) for line in curves.read_text().splitlines()] if curves.is_file() else []
+    timed = [(line["step"], line["seconds"]) for line in lines if "seconds" in line]
+    rates = [
+        (seconds - before) / (step - earlier)
+        for (earlier, before), (step, seconds) in pairwise(timed)
+        if step > earlier and seconds > before  # the clock starts anew with a resumed stage
+    ]
+    return 1000 * statistics.median(rates) if rates else None
 
 
 class _Progress:

@@ -13,7 +13,7 @@ from mmexp.report.statistics import Comparison, Measurements, holm
 
 BLIND = "blind"
 SIGNIFICANCE = 0.05
-COSTS = ("visual_tokens", "parameters", "seconds")
+COSTS = ("visual_tokens", "projector_parameters", "parameters", "step_ms", "seconds")
 MAX_CURVE_POINTS = 400
 
 

@@ -11,7 +11,12 @@ from mmexp.report.table import Line, Report
 
 WIDTH = 100
 LABEL_WIDTH = 26
-SHOWN_COSTS = {"visual_tokens": "visual tokens", "seconds": "seconds"}
+SHOWN_COSTS = {
+    "visual_tokens": "visual tokens",
+    "projector_parameters": "projector params",
+    "step_ms": "step ms",
+    "seconds": "seconds",
+}
 VERDICT_STYLE = {HOLDS: "green", CONTRADICTED: "red"}
 
 

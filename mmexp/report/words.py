@@ -48,10 +48,10 @@ def p_value(value: float | None) -> str:
 
 
 def cost(name: str, value: float | None) -> str:
-    """Tokens and seconds as they are, parameters with a unit."""
+    """Tokens and times as they are, parameters with a unit."""
     if value is None:
         return NOTHING
-    if name != "parameters":
+    if not name.endswith("parameters"):
         return f"{value:,.0f}"
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:

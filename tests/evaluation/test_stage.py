@@ -11,7 +11,7 @@ from PIL import Image
 from mmexp.errors import UserError
 from mmexp.evaluation import stage as stage_module
 from mmexp.evaluation.result import read_predictions, read_result, write_result
-from mmexp.evaluation.stage import EvaluateStage, evaluate_run
+from mmexp.evaluation.stage import EvaluateStage, evaluate_run, step_ms
 
 
 class FakeModel(torch.nn.Module):
@@ -161,3 +161,11 @@ def test_device_without_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert stage_module.device_of({"accelerator": "auto"}) == "cuda"
     assert stage_module.device_of({"accelerator": "cpu"}) == "cpu"
+
+
+def test_step_time_is_the_median_and_leaves_out_where_a_resumed_stage_starts_its_clock_anew(tmp_path):
+    curves = tmp_path / "metrics.jsonl"
+    times = [(1, 5.0), (10, 5.9), (20, 6.9), (30, 0.8), (40, 1.8), (50, 3.8)]  # 100, 100, -, 100, 200 ms
+    curves.write_text("".join(json.dumps({"step": step, "seconds": seconds}) + "\n" for step, seconds in times))
+    assert step_ms(curves) == pytest.approx(100)
+    assert step_ms(tmp_path / "none.jsonl") is None

@@ -42,6 +42,8 @@ def write_run(folder: Path, answers: Answers, **extra) -> None:
         "costs": {
             "visual_tokens": 64,
             "parameters": 1_234_567,
+            "projector_parameters": 50_000,
+            "step_ms": 81.25,
             "seconds": 51.5,
             "trained_stages": ["align", "finetune"],
         },

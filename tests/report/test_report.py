@@ -64,7 +64,13 @@ def test_truth_is_told(report):
     assert (summary.n, len(summary.values)) == (3, 3)
     assert summary.mean == pytest.approx(sum(summary.values) / 3)
     assert {curve.stage for curve in report.curves} == {"align", "finetune"}
-    assert line(report, "mlp").costs == {"visual_tokens": 64, "parameters": 1_234_567, "seconds": 51.5}
+    assert line(report, "mlp").costs == {
+        "visual_tokens": 64,
+        "projector_parameters": 50_000,
+        "parameters": 1_234_567,
+        "step_ms": 81.25,
+        "seconds": 51.5,
+    }
 
 
 def test_failures_are_listed_and_not_counted(report):
