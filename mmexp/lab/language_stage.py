@@ -96,7 +96,7 @@ class LanguageModelStage:
         num_threads: of torch.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,

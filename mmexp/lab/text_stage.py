@@ -27,7 +27,7 @@ class TextStage:
         UserError: a world that cannot be drawn, unknown families, no conversation.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self, *, world: Mapping[str, int], conversations: int, questions: Mapping[str, int], seed: int

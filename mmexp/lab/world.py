@@ -1,4 +1,4 @@
-"""The drawn world: scenes of coloured shapes in the cells of a grid, and their pixels.
+"""The drawn world: scenes of coloured shapes and a sign in the cells of a grid, and their pixels.
 
 Everything is integer arithmetic on raw PCG64 words, so a scene and its pixels are the same on every machine.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from mmexp.errors import UserError, nearest
 from mmexp.lab.dice import Dice
+from mmexp.lab.font import GLYPH_COLUMNS, GLYPH_ROWS, WORDS, text_mask
 
 COLORS = {
     "red": (214, 48, 44),
@@ -23,6 +24,8 @@ COLORS = {
 }
 SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
+SIGN_CELLS, SIGN_MARGIN, SIGN_CONTRAST = 2, 2, 48
+"""Cells in a row, least distance of the text from the cells' border in pixels, and distance from the plate's grey."""
 HELD_OUT_SHARE = 8
 """One scene in so many is kept for validation and test; experts and language models never see those."""
 
@@ -37,6 +40,8 @@ class WorldSpec:
         min_objects, max_objects: objects in a scene; colours do not repeat, so at most ``len(COLORS)``.
         noise: largest change of a pixel's channel, 0..127.
         color_jitter: largest change of an object's channel, the same for all its pixels, 0..127.
+        sign_percent: share of the scenes with a sign, 0..100; a sign takes two neighbouring cells of a row.
+        glyph_size: side of a glyph's dot in pixels, even, so that light and dark pixels of a dot balance.
     """
 
     image_size: int
@@ -45,6 +50,8 @@ class WorldSpec:
     max_objects: int
     noise: int
     color_jitter: int
+    sign_percent: int
+    glyph_size: int
 
     @classmethod
     def from_config(cls, node: Mapping[str, int]) -> "WorldSpec":
@@ -76,22 +83,41 @@ class WorldSpec:
         return [f"{chr(ord('a') + row)}{column + 1}" for row in range(self.grid) for column in range(self.grid)]
 
     def _check(self) -> None:
-        most = min(self.grid**2, len(COLORS))
         if not 1 <= self.grid <= 9 or self.image_size % self.grid or self.cell < 16:
             raise UserError(
                 f"lab.world.grid: {self.grid} cells per side of {self.image_size} pixels; "
                 "1 to 9 cells that divide the side and have at least 16 pixels"
             )
+        for key, most in (("noise", 127), ("color_jitter", 127), ("sign_percent", 100)):
+            if not 0 <= getattr(self, key) <= most:
+                raise UserError(f"lab.world.{key}: {getattr(self, key)}; 0 to {most}")
+        if self.sign_percent:
+            self._check_sign()
+        free = self.grid**2 - (SIGN_CELLS if self.sign_percent else 0)
+        most = min(free, len(COLORS))
         if self.max_objects > most:
+            signs = f" besides the {SIGN_CELLS} of a sign" if self.sign_percent else ""
             raise UserError(
-                f"lab.world.max_objects: {self.max_objects} objects do not fit; there are {self.grid**2} cells and "
+                f"lab.world.max_objects: {self.max_objects} objects do not fit; there are {free} cells{signs} and "
                 f"{len(COLORS)} colours that do not repeat, so at most {most}"
             )
         if not 1 <= self.min_objects <= self.max_objects:
             raise UserError(f"lab.world.min_objects: {self.min_objects}; 1 to max_objects ({self.max_objects})")
-        for key in ("noise", "color_jitter"):
-            if not 0 <= getattr(self, key) <= 127:
-                raise UserError(f"lab.world.{key}: {getattr(self, key)}; 0 to 127")
+
+    def _check_sign(self) -> None:
+        if self.grid < SIGN_CELLS:
+            raise UserError(
+                f"lab.world.sign_percent: {self.sign_percent}, but a sign needs {SIGN_CELLS} cells in a row and "
+                f"lab.world.grid is {self.grid}; 0, or a larger grid"
+            )
+        width = max(len(word) for word in WORDS) * (GLYPH_COLUMNS + 1) - 1
+        room = self.cell - 2 * SIGN_MARGIN, SIGN_CELLS * self.cell - 2 * SIGN_MARGIN
+        largest = min(room[0] // GLYPH_ROWS, room[1] // width) // 2 * 2
+        if self.glyph_size % 2 or not 2 <= self.glyph_size <= largest:
+            raise UserError(
+                f"lab.world.glyph_size: {self.glyph_size}; an even number from 2 to {largest} for cells of "
+                f"{self.cell} pixels"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +132,25 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class Sign:
+    """A plate on the cells (row, column) and (row, column + 1), with "10" to "99" or one of ``font.WORDS`` on it."""
+
+    text: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects in row-major order of their cells: the ground truth of an image."""
+    """Objects in row-major order of their cells, and the sign if there is one: the ground truth of an image."""
 
     objects: tuple[Object, ...]
+    sign: Sign | None = None
 
     def content(self) -> str:
         """What makes two scenes the same; jitter and noise do not count."""
-        return ";".join(f"{o.color} {o.shape} {o.size} {o.row} {o.column}" for o in self.objects)
+        parts = [f"{o.color} {o.shape} {o.size} {o.row} {o.column}" for o in self.objects]
+        return ";".join(parts + ([f"sign {self.sign.text} {self.sign.row} {self.sign.column}"] if self.sign else []))
 
     @property
     def held_out(self) -> bool:
@@ -126,17 +163,25 @@ def draw_scene(spec: WorldSpec, dice: Dice) -> Scene:
 
     The shapes come from a random palette of 1 to all shapes, so that counts above one are as common as others.
     """
+    sign = draw_sign(spec, dice) if dice.below(100) < spec.sign_percent else None
     number = dice.between(spec.min_objects, spec.max_objects)
-    cells = sorted(dice.sample(spec.grid**2, number))
+    taken = [sign.row * spec.grid + sign.column + place for place in range(SIGN_CELLS)] if sign else []
+    free = [cell for cell in range(spec.grid**2) if cell not in taken]
+    cells = sorted(free[place] for place in dice.sample(len(free), number))
     colors = dice.sample(len(COLORS), number)
     palette = dice.sample(len(SHAPES), dice.between(1, len(SHAPES)))
     names = list(COLORS)
-    return Scene(
-        tuple(
-            Object(names[color], SHAPES[dice.pick(palette)], dice.pick(SIZES), cell // spec.grid, cell % spec.grid)
-            for cell, color in zip(cells, colors, strict=True)
-        )
+    objects = tuple(
+        Object(names[color], SHAPES[dice.pick(palette)], dice.pick(SIZES), cell // spec.grid, cell % spec.grid)
+        for cell, color in zip(cells, colors, strict=True)
     )
+    return Scene(objects, sign)
+
+
+def draw_sign(spec: WorldSpec, dice: Dice) -> Sign:
+    """A random sign, a number as often as a word."""
+    text = dice.pick(WORDS) if dice.below(2) else str(dice.between(10, 99))
+    return Sign(text, dice.below(spec.grid), dice.below(spec.grid - SIGN_CELLS + 1))
 
 
 def scenes(spec: WorldSpec, dice: Dice, *, held_out: bool) -> Iterator[Scene]:
@@ -159,9 +204,46 @@ def place_objects(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
     return masks
 
 
+def place_sign(spec: WorldSpec, sign: Sign) -> np.ndarray:
+    """Where the plate is: (side, side) bool, the sign's cells without a rim of one pixel."""
+    mask = np.zeros((spec.image_size, spec.image_size), dtype=bool)
+    top, left = sign.row * spec.cell, sign.column * spec.cell
+    mask[top + 1 : top + spec.cell - 1, left + 1 : left + SIGN_CELLS * spec.cell - 1] = True
+    return mask
+
+
+def draw_print(spec: WorldSpec, sign: Sign, dice: Dice) -> np.ndarray:
+    """The sign's text as what is added to the plate: (side, side) int16, -1, 0 or 1; its place on the plate is random.
+
+    Fine print: a dot is a checkerboard of light and dark pixels, light or dark first at random, with the plate's grey
+    as its mean. A dot lies on even pixels; so an image at half the side has no trace of it left.
+    """
+    stroke = np.kron(text_mask(sign.text), np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
+    rows, columns = stroke.shape
+    top = sign.row * spec.cell + _even_offset(spec.cell - rows, dice)
+    left = sign.column * spec.cell + _even_offset(SIGN_CELLS * spec.cell - columns, dice)
+    first = 1 - 2 * (dice.bytes(text_mask(sign.text).size).astype(np.int16) % 2).reshape(text_mask(sign.text).shape)
+    y, x = np.mgrid[0:rows, 0:columns]
+    checks = 1 - 2 * ((y + x) % 2)
+    added = np.zeros((spec.image_size, spec.image_size), dtype=np.int16)
+    added[top : top + rows, left : left + columns] = (
+        stroke * checks * np.kron(first, np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
+    )
+    return added
+
+
+def _even_offset(room: int, dice: Dice) -> int:
+    """An even number of pixels with at least ``SIGN_MARGIN`` on both sides."""
+    return SIGN_MARGIN + 2 * dice.below((room - 2 * SIGN_MARGIN) // 2 + 1)
+
+
 def draw_image(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
-    """Pixels of a scene: (side, side, 3) uint8, a grey background, the objects, and uniform noise over all."""
+    """Pixels of a scene: (side, side, 3) uint8, grey background, objects, sign, and uniform noise over all."""
     image = np.full((spec.image_size, spec.image_size, 3), dice.between(70, 130), dtype=np.int16)
+    if scene.sign:
+        plate, added = dice.between(150, 190), draw_print(spec, scene.sign, dice)
+        image[place_sign(spec, scene.sign)] = plate
+        image += SIGN_CONTRAST * added[..., None]
     for item, mask in zip(scene.objects, place_objects(spec, scene, dice), strict=True):
         jitter = [dice.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)]
         image[mask] = np.array(COLORS[item.color], dtype=np.int16) + np.array(jitter, dtype=np.int16)

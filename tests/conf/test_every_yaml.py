@@ -11,8 +11,8 @@ from mmexp.planning.validate import validate
 
 LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
-NOT_CHOSEN = ("response_format",)
-"""Folders of texts that other files include."""
+NOT_CHOSEN = ("response_format", "experts", "language")
+"""Folders that other files include: texts, and the stages of the lab."""
 
 CASES = [
     (scale, group, option)
@@ -74,7 +74,7 @@ def test_nothing_in_the_folders_is_missed() -> None:
     files = {path for folder in ("conf", "experiments", "sweeps") for path in (root / folder).rglob("*.yaml")}
     primary = {root / "conf" / name for name in ("base.yaml", "lab.yaml", "paper.yaml")}
     settings = set((root / "conf" / "scale").glob("*/scale_settings.yaml"))
-    included = set((root / "conf" / "response_format").glob("*.yaml"))
+    included = {path for folder in NOT_CHOSEN for path in (root / "conf").rglob(f"{folder}/*.yaml")}
     tested: set[Path] = {path for scale in SCALES for group in groups(scale) for path in options(group, scale).values()}
     assert tested | included == files - primary - settings
     assert len(tested) >= 40

@@ -215,10 +215,9 @@ def test_a_template_of_another_model_is_refused():
 @pytest.mark.parametrize("name", ["vicuna_v1", "plain", "llama3", "chatml", "qwen"])
 def test_lab_tokenizer(name):
     from mmexp.lab.tokenizer import build_tokenizer
-    from mmexp.lab.world import WorldSpec
+    from tests.lab.making import spec
 
-    world = WorldSpec(image_size=64, grid=4, min_objects=2, max_objects=4, noise=0, color_jitter=0)
-    hf = build_tokenizer(world, [template(name)])
+    hf = build_tokenizer(spec(), [template(name)])
     sample = tokenized(name, hf, [("which shape is red?", "circle"), ("is there a red circle?", "yes")])
     trained = hf.convert_ids_to_tokens(sample.labels[sample.labels != IGNORE_INDEX].tolist())
     stop = template(name).stop

@@ -6,7 +6,16 @@ from typing import Any
 from mmexp.config import Composer
 from mmexp.lab.world import WorldSpec
 
-WORLD = {"image_size": 64, "grid": 4, "min_objects": 2, "max_objects": 4, "noise": 12, "color_jitter": 16}
+WORLD = {
+    "image_size": 64,
+    "grid": 4,
+    "min_objects": 2,
+    "max_objects": 4,
+    "noise": 12,
+    "color_jitter": 16,
+    "sign_percent": 75,
+    "glyph_size": 2,
+}
 FAMILIES = ("existence", "count", "attribute", "absolute_position", "relative_position")
 
 

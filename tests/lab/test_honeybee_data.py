@@ -18,7 +18,16 @@ from mmexp.recipe.graph import replace_references
 from mmexp.resolution.resize import Resize
 
 VARIANTS = ("", "_released", "_coarse", "_multi", "_multi_flip", "_dataset_name", "_task_name", "_indicator")
-WORLD = {"image_size": 64, "grid": 4, "min_objects": 2, "max_objects": 4, "noise": 12, "color_jitter": 16}
+WORLD = {
+    "image_size": 64,
+    "grid": 4,
+    "min_objects": 2,
+    "max_objects": 4,
+    "noise": 12,
+    "color_jitter": 16,
+    "sign_percent": 75,
+    "glyph_size": 2,
+}
 IMAGES = 6
 
 

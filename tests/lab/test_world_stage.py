@@ -91,7 +91,9 @@ def test_splits_share_no_scene() -> None:
 
 
 def test_a_small_world_is_refused_when_it_is_used_up() -> None:
-    node = world_node(world={**WORLD, "grid": 1, "image_size": 16, "min_objects": 1, "max_objects": 1})
+    node = world_node(
+        world={**WORLD, "grid": 1, "image_size": 16, "min_objects": 1, "max_objects": 1, "sign_percent": 0}
+    )
     with pytest.raises(UserError, match="not enough different scenes for"):
         WorldStage(**{**node, "captions": {"align": 60}}).draw_scenes()
 
