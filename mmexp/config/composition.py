@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmexp.config.bodies import check_bodies
 from mmexp.config.folders import check_scale, config_root, groups, options, searching
 from mmexp.config.mistakes import user_errors
+from mmexp.config.per_encoder import expand_stages
 from mmexp.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class Composed:
     scale: str
 
     def resolved(self, **values: Any) -> dict[str, Any]:
-        """Plain containers without interpolations, after setting top-level ``values`` (a seed).
+        """Plain containers without interpolations and stage templates, after setting top-level ``values`` (a seed).
 
         Raises:
-            UserError: a value that refers to nothing.
+            UserError: a value that refers to nothing; see also ``expand_stages``.
         """
         from omegaconf import OmegaConf, open_dict
 
@@ -53,7 +54,7 @@ class Composed:
                 config.update(values)
         with user_errors((), self.scale):
             container: Any = OmegaConf.to_container(config, resolve=True)
-        return container
+        return expand_stages(container)
 
 
 class Composer:

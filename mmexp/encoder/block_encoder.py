@@ -64,6 +64,7 @@ class BlockEncoder(nn.Module):
     num_prefix_tokens: int
     layout: str
     depth: int
+    image_size: int
     network: Any
     mean: torch.Tensor
     std: torch.Tensor
@@ -114,6 +115,18 @@ class BlockEncoder(nn.Module):
             for handle in handles:
                 handle.remove()
         return [taken.kept[tap] for tap in taps]
+
+    def reached(self, taps: Sequence[Tap]) -> set[str]:
+        """Names of the parameters that a gradient from these taps reaches: not the blocks behind the deepest tap, nor
+        norms and tokens that nothing reads. Found by a backward pass without memory, so it holds for any network."""
+        state = {name: value.to("meta") for name, value in [*self.named_parameters(), *self.named_buffers()]}
+        leaves = {name: state[name].detach().requires_grad_() for name, _ in self.named_parameters()}
+        pixels = torch.zeros(1, 3, self.image_size, self.image_size, device="meta", dtype=self.mean.dtype)
+        with torch.enable_grad():
+            maps = torch.func.functional_call(self, {**state, **leaves}, (pixels, taps))
+            total = torch.stack([part.tokens.sum() for part in maps]).sum()
+            gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        return {name for name, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
     def _hooks(self, taken: _Taken, inject: dict[int, Inject]) -> list[torch.utils.hooks.RemovableHandle]:
         blocks = list(self.blocks())

@@ -39,24 +39,30 @@ def plan(row: str, config: Mapping[str, Any]) -> Plan:
     from mmexp.training.parameters import freeze_and_group, trained_names
 
     spec = config["evaluation"]["model"]
-    model = meta_model(spec)
-    sizes = {name: parameter.numel() for name, parameter in model.named_trainables()}
     trained, steps, samples = {}, {}, {}
     for name, stage in config["recipe"]["stages"].items():
         if "trainable" not in stage:
             continue
+        model = meta_model(stage["model"])
         freeze_and_group(model, stage["trainable"], 0.0)
+        sizes = sizes_of(model)
         trained[name] = sum(sizes[parameter] for parameter in trained_names(model))
         steps[name] = int(stage["schedule"]["steps"])
         samples[name] = steps[name] * int(stage["data"]["batching"]["batch_size"])
+    model = meta_model(spec)
     return Plan(
         row=row,
-        parameters=parameters_by_part(sizes),
+        parameters=parameters_by_part(sizes_of(model)),
         trained=trained,
         steps=steps,
         samples=samples,
         visual_tokens=visual_tokens(model, spec),
     )
+
+
+def sizes_of(model: Any) -> dict[str, int]:
+    """Name -> number of values of each parameter."""
+    return {name: parameter.numel() for name, parameter in model.named_trainables()}
 
 
 def parameters_by_part(sizes: Mapping[str, int]) -> dict[str, int]:

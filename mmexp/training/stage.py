@@ -15,7 +15,7 @@ from mmexp.data.build import ModelFacts, build_windows
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import Batch
-from mmexp.model.build import load_model, no_visual_tokens, save_trained, token_counter
+from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
 from mmexp.model.features import FeatureStore
 from mmexp.model.mllm import Mllm
 from mmexp.training.callbacks import CHECKPOINT, METRICS, Checkpoints, MetricsFile, Progress, checkpoint_step
@@ -33,7 +33,8 @@ class TrainStage:
 
     Args:
         model: config node of the composed model.
-        init_from: folder of the stage that it goes on from, or None.
+        init_from: folder of the stage that it goes on from, or None; a list of stages that trained experts apart gives
+            their encoders (see ``load_trained``).
         trainable: pattern of parameter names -> learning rate; everything else is frozen.
         data: ``datasets``, ``template``, ``turns``, ``balance``, ``batching``, ``use_images``.
         optimizer: config node of a torch optimizer.
@@ -49,7 +50,7 @@ class TrainStage:
         self,
         *,
         model: Mapping[str, Any],
-        init_from: str | None,
+        init_from: InitFrom,
         trainable: Mapping[str, float],
         data: Mapping[str, Any],
         optimizer: Mapping[str, Any],
