@@ -34,15 +34,19 @@ def find_sweep(found: Arguments) -> Path:
     """Folder of a sweep that has a ledger. Raises ``UserError`` with the nearest name."""
     from mmexp.sweeping.ledger import LEDGER
     from mmexp.sweeping.rows import NOT_IDENTITY, read_command_line
-    from mmexp.sweeping.table import sweep_folder
+    from mmexp.sweeping.session import sweep_folder
 
     name = found.names[0]
     line = read_command_line(rewritten(found))
     places = [text for text in line.plain if text.split(".")[0] in NOT_IDENTITY and text.startswith("paths")]
     with Composer(found.scale).open() as composer:
         config = composer.compose(places).resolved()
-    root = sweep_folder(config, found.scale, "")
-    candidates = [Path(name), sweep_folder(config, found.scale, line.name), sweep_folder(config, found.scale, name)]
+    root = sweep_folder(config["paths"], found.scale, "")
+    candidates = [
+        Path(name),
+        sweep_folder(config["paths"], found.scale, line.name),
+        sweep_folder(config["paths"], found.scale, name),
+    ]
     for folder in candidates:
         if (folder / LEDGER).is_file():
             return folder

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def start(found: Arguments) -> int:
     """Hydra for the config; then the run, or, with ``-m``, what the sweeper has to say."""
-    from mmexp.sweeping.table import MissingResultsError
+    from mmexp.sweeping.session import MissingResultsError
 
     try:
         composed = run_hydra(found.scale, found.hydra, found.overrides)

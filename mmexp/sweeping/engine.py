@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ class Engine:
         ledger: begun with the sweep's trials.
         display: told what happens.
         retry_failed: try again what failed in an earlier run.
+        more: told of each trial that was not finished before and has ended; returns further trials (in the ledger).
     """
 
     def __init__(
@@ -92,10 +93,15 @@ class Engine:
         ledger: Ledger,
         display: Display,
         retry_failed: bool,
+        more: Callable[[Trial], Sequence[Trial]],
     ) -> None:
         self.tasks = {task.spec.key: task for task in tasks}
         self.store, self.launcher, self.ledger, self.display = store, launcher, ledger, display
-        self.retry_failed = retry_failed
+        self.retry_failed, self.more = retry_failed, more
+        self._waiting = list({id(trial): trial for task in tasks for trial in task.trials}.values())
+        """Trials that have not ended yet."""
+        self._news = False
+        """Whether a trial may have ended since ``more`` was last asked."""
         self._looked = 0.0
 
     def run(self) -> None:
@@ -104,7 +110,7 @@ class Engine:
         self.ledger.save()
         with self.display, ending_signals():
             try:
-                while any(task.status in (PENDING, RUNNING) for task in self.tasks.values()):
+                while self._take_more() or any(task.status in (PENDING, RUNNING) for task in self.tasks.values()):
                     self._step()
             except BaseException:
                 self._cancel_all()
@@ -129,6 +135,26 @@ class Engine:
             self._show()
         if not started:
             time.sleep(POLL_S)
+
+    def _take_more(self) -> bool:
+        """Tell of the trials that have ended since; take in those that follow from them. False: there is nothing."""
+        if not self._news:
+            return False
+        self._news = False
+        ended = [trial for trial in self._waiting if self.ledger.entry(trial)["status"] in (DONE, FAILED, KILLED)]
+        self._waiting = [trial for trial in self._waiting if trial not in ended]
+        added = [new for trial in ended for new in self.more(trial)]
+        self._waiting += [trial for trial in added if self.store.find(trial.key) is None]
+        for task in plan_tasks(added, self.store):
+            known = self.tasks.setdefault(task.spec.key, task)
+            if known is not task:
+                known.trials += task.trials
+                if known.status in (FAILED, KILLED):
+                    for trial in task.trials:
+                        self._give_up(trial, known, "")
+        if added:
+            self._remember_failures()
+        return bool(added)
 
     def _start_ready(self) -> bool:
         started = False
@@ -165,6 +191,7 @@ class Engine:
         if task.spec.is_terminal:
             folder = self.store.find(task.spec.key)
             self.ledger.trial(task.spec.key, status=DONE, reason="", log_tail="", folder=str(folder))
+            self._news = True
         self.display.event(f"{task.label}: {text}")
 
     def _failed(self, task: Task, status: str, reason: str, tail: str) -> None:
@@ -178,6 +205,7 @@ class Engine:
         """A trial loses a stage: what only it waits for is not made."""
         reason = cause.reason if cause.spec.is_terminal else f"stage {cause.spec.name}: {cause.reason}"
         self.ledger.trial(trial.key, status=cause.status, reason=reason, log_tail=tail)
+        self._news = True
         for spec in trial.graph.stages.values():
             task = self.tasks.get(spec.key)
             if task and task.status == PENDING and self._lacks(task, cause):

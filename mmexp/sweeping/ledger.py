@@ -1,7 +1,8 @@
 """What a sweep knows of its trials, in one file that only its controller writes.
 
 ``ledger.json``: ``name``, ``scale``, ``sweep`` (the config node), ``command``; ``trials``, one entry for each cell of
-the table as it is now; ``stages``, key -> how making it went; ``earlier``, trials of former forms of the table.
+the table as it is now; ``stages``, key -> how making it went; ``earlier``, trials of former forms of the table;
+``search``, what a kind of sweep that chooses its trials has decided (its form is that kind's).
 """
 
 import time
@@ -47,16 +48,30 @@ class Ledger:
             raise UserError(f"{self.path}: not readable; move it away (finished trials are found without it)")
         self.stages: dict[str, dict[str, Any]] = before.get("stages", {})
         self.trials: list[dict[str, Any]] = []
+        """Cells of the table as it is now."""
+        self._there: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+        self.search: dict[str, Any] = {}
+        """What a search has decided, in JSON; saved with the rest."""
         self._before: list[dict[str, Any]] = [*before.get("earlier", []), *before.get("trials", [])]
-        self._earlier: list[dict[str, Any]] = []
 
-    def begin(self, trials: Sequence[Trial], store: Store) -> None:
-        """Enter the table as it is now."""
-        now = {_place(trial): trial.key for trial in trials}
-        self.trials = [_entry(trial, store) for trial in trials]
-        old = {(entry["key"], entry["row"], str(entry["axes"]), entry["seed"]): entry for entry in self._before}
-        self._earlier = [entry for place, entry in old.items() if now.get(place[1:]) != place[0]]
+    def enter(self, trials: Sequence[Trial], store: Store) -> None:
+        """Add cells to the table as it is now; those that are in it stay as they are."""
+        for trial in trials:
+            entry = _entry(trial, store)
+            if self._there.setdefault(_place(entry), entry) is entry:
+                self.trials.append(entry)
         self.save()
+
+    def entry(self, trial: Trial) -> dict[str, Any]:
+        """The cell of a trial that has been entered."""
+        request = trial.request
+        place = (trial.key, request.row, str(dict(request.axes)), request.seed)
+        return self._there[place]
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """Cells of earlier runs that are not in the table now."""
+        before = {_place(entry): entry for entry in self._before}
+        return [entry for place, entry in before.items() if place not in self._there]
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """How an earlier try to make a stage failed."""
@@ -78,15 +93,16 @@ class Ledger:
 
     def save(self) -> None:
         """Raises ``UserError`` when it cannot be written."""
-        value = {**asdict(self.head), "trials": self.trials, "stages": self.stages, "earlier": self._earlier}
+        value = {**asdict(self.head), "trials": self.trials, "stages": self.stages, "earlier": self.earlier()}
+        value |= {"search": self.search} if self.search else {}
         try:
             write_json(self.path, value)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another paths.root") from None
 
 
-def _place(trial: Trial) -> tuple[str, str, int]:
-    return (trial.request.row, str(dict(trial.request.axes)), trial.request.seed)
+def _place(entry: Mapping[str, Any]) -> tuple[str, str, str, int]:
+    return (entry["key"], entry["row"], str(entry["axes"]), entry["seed"])
 
 
 def _entry(trial: Trial, store: Store) -> dict[str, Any]:
@@ -94,6 +110,8 @@ def _entry(trial: Trial, store: Store) -> dict[str, Any]:
     request = trial.request
     return {
         "row": request.row,
+        "label": request.label,
+        "selected": request.selected,
         "axes": dict(request.axes),
         "seed": request.seed,
         "overrides": [*request.overrides, f"seed={request.seed}"],

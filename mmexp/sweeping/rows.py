@@ -50,6 +50,8 @@ class CommandLine:
     seeds: tuple[int, ...] | None
     keys: frozenset[str] = field(default=frozenset())
     """Keys of ``plain``."""
+    ranges: Mapping[str, str] = field(default_factory=dict)
+    """Key -> override as it was given, of every key but ``seed`` with several values or an interval."""
 
     @property
     def for_trials(self) -> tuple[str, ...]:
@@ -60,7 +62,10 @@ class CommandLine:
     def name(self) -> str:
         """Of the sweep's folder: the sweep, and what the command line changes in it."""
         own = [text for text in self.plain if _key(text).split(".")[0] not in NOT_IDENTITY]
-        own += [f"{key}={','.join(text.split('=', 1)[1] for text in texts)}" for key, texts in self.axes.items()]
+        own += [
+            f"{key}={','.join(text.split('=', 1)[1] for text in self.axes.get(key, (given,)))}"
+            for key, given in self.ranges.items()
+        ]
         suffix = slug(own)
         if self.sweep is None:
             return f"{MULTIRUN}/{suffix or 'default'}"
@@ -71,26 +76,27 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     """Sort overrides. A key with several values becomes an axis; ``seed`` gives the seeds.
 
     Raises:
-        UserError: an override that cannot be read, a range or interval.
+        UserError: an override that cannot be read, a seed that is no whole number.
     """
     plain: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}
     seeds: tuple[int, ...] | None = None
+    ranges: dict[str, str] = {}
     sweep, keys = None, set()
     for override in parse(arguments):
         key = override.key_or_group
         if key == "seed":
             seeds = _seeds(override)
         elif override.is_sweep_override():
-            if not override.is_discrete_sweep():
-                raise UserError(f"{override.input_line}: an interval has no list of values; use choices or range()")
-            axes[key] = tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+            ranges[key] = str(override.input_line)
+            if override.is_discrete_sweep():
+                axes[key] = tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
         else:
             plain.append(str(override.input_line))
             keys.add(key)
             if key == "sweeps":
                 sweep = str(override.value())
-    return CommandLine(sweep=sweep, plain=tuple(plain), axes=axes, seeds=seeds, keys=frozenset(keys))
+    return CommandLine(sweep=sweep, plain=tuple(plain), axes=axes, seeds=seeds, keys=frozenset(keys), ranges=ranges)
 
 
 def check_node(node: Mapping[str, Any], name: str) -> None:
@@ -126,6 +132,8 @@ def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[R
     Raises:
         UserError: one key set twice, seeds that are no whole numbers.
     """
+    for key in line.ranges.keys() - line.axes.keys():
+        raise UserError(f"{line.ranges[key]}: an interval has no list of values; use choices or range()")
     axes = {**_node_axes(node), **line.axes}
     rows = {name: [str(text) for text in row.get("overrides", [])] for name, row in (node.get("rows") or {}).items()}
     named = bool(rows)

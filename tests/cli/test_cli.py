@@ -23,9 +23,6 @@ def here(tmp_path, monkeypatch):
 def unchecked(monkeypatch):
     """Fake stages have no model to build."""
     monkeypatch.setattr("mmexp.sweeping.check.check_trial", lambda config: None)
-    monkeypatch.setattr(
-        "mmexp.sweeping.table.sweep_table.__kwdefaults__", {"validate": lambda config: None, "console": None}
-    )
 
 
 def errors(capsys, *arguments: str) -> list[str]:

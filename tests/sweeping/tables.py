@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from mmexp.recipe.graph import build_graph
+from mmexp.recipe.store import Store
+from mmexp.sweeping.control import Then, control
 from mmexp.sweeping.inline import InlineLauncher
 from mmexp.sweeping.ledger import Head, Ledger
 from mmexp.sweeping.local import LocalLauncher
 from mmexp.sweeping.rows import Request
-from mmexp.sweeping.table import conduct
 from mmexp.sweeping.trials import Trial
 from mmexp.sweeping.work import Launcher
 from tests import fakes
@@ -36,7 +37,11 @@ def trials(
 
 
 def run(
-    root: Path, table: Sequence[Trial], launcher: Launcher | None = None, retry_failed: bool = False
+    root: Path,
+    table: Sequence[Trial],
+    launcher: Launcher | None = None,
+    retry_failed: bool = False,
+    then: Then | None = None,
 ) -> tuple[Ledger, str]:
     """Run a table; returns its ledger and what was shown."""
     shown = io.StringIO()
@@ -44,10 +49,12 @@ def run(
     console = Console(file=shown, width=200)
     launcher = launcher or InlineLauncher()
     try:
-        ledger = conduct(root / "sweeps" / "test", head, table, launcher, retry_failed, console)
+        store = Store.from_config(fakes.config(root))
+        with control(root / "sweeps" / "test", head, store, launcher, retry_failed, console) as controller:
+            controller.run(table, then)
     finally:
         launcher.close()
-    return ledger, shown.getvalue()
+    return controller.ledger, shown.getvalue()
 
 
 def ledger_of(root: Path) -> dict[str, Any]:

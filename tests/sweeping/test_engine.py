@@ -216,3 +216,35 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"tasks/x.json: No space left on device; the same command goes on"):
         run(tmp_path, trials(tmp_path, ROWS))
     assert set(statuses(tmp_path).values()) == {"pending"}
+
+
+def test_trials_that_follow_from_others_run_in_the_same_batch(tmp_path, journal):
+    table = trials(tmp_path, {"one": {}, "two": {"value": 2}, "bad": {"value": 3, "trouble": "raise"}})
+    after = {
+        "one": trials(tmp_path, {"three": {"value": 4}, "again": {"value": 3, "trouble": "raise"}}),
+        "three": trials(tmp_path, {"two": {"value": 2}}),
+    }
+    told = []
+
+    def then(measured):
+        told.append((measured.trial.request.row, measured.status, bool(measured.metrics)))
+        return after.get(measured.trial.request.row, ())
+
+    run(tmp_path, table, then=then)
+    assert sorted(told) == [
+        ("again", "failed", False),
+        ("bad", "failed", False),
+        ("one", "done", True),
+        ("three", "done", True),
+        ("two", "done", True),
+    ]
+    assert statuses(tmp_path)[("again", 0)] == "failed" and statuses(tmp_path)[("three", 0)] == "done"
+    assert len(steps(journal)) == len(set(steps(journal)))
+
+
+def test_what_a_search_decided_is_in_the_ledger(tmp_path):
+    ledger, _ = run(tmp_path, trials(tmp_path, {"one": {}}))
+    assert "search" not in ledger_of(tmp_path)
+    ledger.search = {"kind": "x"}
+    ledger.save()
+    assert ledger_of(tmp_path)["search"] == {"kind": "x"}

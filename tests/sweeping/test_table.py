@@ -8,8 +8,10 @@ from mmexp.errors import UserError
 from mmexp.sweeping import table as table_module
 from mmexp.sweeping.check import check_arguments
 from mmexp.sweeping.inline import InlineLauncher
+from mmexp.sweeping.kinds import run_sweep
 from mmexp.sweeping.rows import read_command_line
-from mmexp.sweeping.table import MissingResultsError, load_table, sweep_table
+from mmexp.sweeping.session import MissingResultsError, Order
+from mmexp.sweeping.table import load_table
 from tests import fakes
 
 
@@ -21,7 +23,7 @@ def here(tmp_path, monkeypatch):
 
 def sweep(*arguments, dry_run=False, retry_failed=False, validate=lambda config: None):
     shown = io.StringIO()
-    folder = sweep_table(
+    order = Order(
         scale="paper",
         arguments=arguments,
         launcher=InlineLauncher(),
@@ -31,6 +33,7 @@ def sweep(*arguments, dry_run=False, retry_failed=False, validate=lambda config:
         validate=validate,
         console=Console(file=shown, width=150),
     )
+    folder = run_sweep(order)
     return folder, shown.getvalue()
 
 
