@@ -152,12 +152,16 @@ class Questioner:
         return self.dice.pick([place for place, asked in enumerate(counts) if asked == least])
 
 
+CLIP_WORDS = ("way", "moves", "up", "down", "first")
+"""What questions about clips add (``mmexp.lab.video_stage``); nothing is trained on them."""
+
+
 def words(spec: WorldSpec) -> list[str]:
     """All words that questions, answers and captions can hold, sorted."""
     texts: set[str] = {"yes", "no", "a", "at", ",", "?", *COLORS, *SHAPES, *SIZES, *spec.cell_names()}
     texts |= {plural(shape) for shape in SHAPES} | {str(number) for number in range(10)}
     texts |= set("is there how many objects are which shape size cell cells and left right of above below".split())
-    return sorted(texts)
+    return sorted(texts | set(CLIP_WORDS))
 
 
 def question_only_accuracy(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> float:
