@@ -9,7 +9,7 @@ from mmexp.config.folders import groups, options
 from mmexp.errors import UserError, nearest
 
 MAX_LENGTH = 300
-OWN_PLUGINS = {"hydra/launcher": ("inline", "local"), "hydra/sweeper": ("table",)}
+OWN_PLUGINS = {"hydra/launcher": ("inline", "local"), "hydra/sweeper": ("optuna", "round_robin", "table")}
 
 
 @contextmanager

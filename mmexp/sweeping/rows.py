@@ -1,15 +1,19 @@
 """The config node ``sweep`` and the command line as a list of trials: rows x axes x seeds."""
 
 import hashlib
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmexp.errors import UserError, nearest
+from mmexp.sweeping.axes import ROW, Axes, accumulated, read_exclude
+from mmexp.sweeping.overrides import key_of, parse
 
-SWEEP_KEYS = ("title", "source", "metric", "baseline", "seeds", "rows", "axes", "only", "findings", "note")
+SWEEP_KEYS = (
+    "title", "source", "metric", "baseline", "seeds", "rows", "cumulative", "axes", "zip", "exclude", "only",
+    "findings", "note",
+)  # fmt: skip
 ROW_KEYS = ("overrides", "published", "note")
 BLIND = "blind"
 BLIND_OVERRIDE = "recipe=blind"
@@ -56,12 +60,12 @@ class CommandLine:
     @property
     def for_trials(self) -> tuple[str, ...]:
         """What every trial is composed with: all but changes of the table itself."""
-        return tuple(text for text in self.plain if _key(text).split(".")[0] != "sweep")
+        return tuple(text for text in self.plain if key_of(text).split(".")[0] != "sweep")
 
     @property
     def name(self) -> str:
         """Of the sweep's folder: the sweep, and what the command line changes in it."""
-        own = [text for text in self.plain if _key(text).split(".")[0] not in NOT_IDENTITY]
+        own = [text for text in self.plain if key_of(text).split(".")[0] not in NOT_IDENTITY]
         own += [
             f"{key}={','.join(text.split('=', 1)[1] for text in self.axes.get(key, (given,)))}"
             for key, given in self.ranges.items()
@@ -105,8 +109,10 @@ def check_node(node: Mapping[str, Any], name: str) -> None:
         if key not in SWEEP_KEYS:
             raise UserError(f"sweep.{key}: no such key; {nearest(key, SWEEP_KEYS)}")
     rows = node.get("rows") or {}
-    if not isinstance(rows, Mapping) or not (rows or node.get("axes")):
-        raise UserError(f"sweeps/{name}: a sweep needs sweep.rows (a mapping of names) or sweep.axes")
+    if not isinstance(rows, Mapping) or not (rows or node.get("axes") or node.get("zip")):
+        raise UserError(f"sweeps/{name}: a sweep needs sweep.rows (a mapping of names), sweep.axes or sweep.zip")
+    if not isinstance(node.get("cumulative", False), bool):
+        raise UserError(f"sweep.cumulative: {node['cumulative']}: write true or false")
     for row, value in rows.items():
         for key in value if isinstance(value, Mapping) else ():
             if key not in ROW_KEYS:
@@ -124,53 +130,49 @@ def check_node(node: Mapping[str, Any], name: str) -> None:
 def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[Request]:
     """Rows x axes x seeds, seeds last; without rows each point of the axes is a row.
 
+    ``cumulative``: each row has its own overrides and those of all rows before it; of one key the later counts.
+    ``zip``: axes of one length that are varied together. ``exclude``: points that are left out.
+
     Args:
         node: the config node ``sweep``, checked.
         line: the command line.
         blind: add a row that trains and evaluates the baseline row without images.
 
     Raises:
-        UserError: one key set twice, seeds that are no whole numbers.
+        UserError: one key set twice, seeds that are no whole numbers, axes that do not fit together.
     """
     for key in line.ranges.keys() - line.axes.keys():
         raise UserError(f"{line.ranges[key]}: an interval has no list of values; use choices or range()")
-    axes = {**_node_axes(node), **line.axes}
     rows = {name: [str(text) for text in row.get("overrides", [])] for name, row in (node.get("rows") or {}).items()}
+    rows = accumulated(rows) if node.get("cumulative") else rows
+    axes = Axes(node, line)
     named = bool(rows)
     if named and blind and BLIND not in rows:
         base = rows.get(node.get("baseline") or next(iter(rows)), [])
-        rows[BLIND] = [*(text for text in base if _key(text).split(".")[0] != "recipe"), BLIND_OVERRIDE]
-    _check_conflicts(rows, axes, line)
-    only, seeds = node.get("only"), line.seeds or _node_seeds(node)
+        rows[BLIND] = [*(text for text in base if key_of(text).split(".")[0] != "recipe"), BLIND_OVERRIDE]
+    _check_conflicts(rows, axes.values, line)
+    left_out = read_exclude(node, rows, axes.values)
+    only, seeds = node.get("only"), line.seeds or node_seeds(node)
     requests = []
     for seed in seeds:
         for row, overrides in (rows or {"": []}).items():
-            for point in itertools.product(*axes.values()):
-                places = {key: text.split("=", 1)[1] for key, text in zip(axes, point, strict=True)}
+            for point in axes.points():
+                places = {key: text.split("=", 1)[1] for key, text in point.items()}
+                where = {ROW: row, **places}
+                if any(all(where[key] == value for key, value in entry.items()) for entry in left_out):
+                    continue
                 requests.append(
                     Request(
                         row=row or ", ".join(f"{key}={value}" for key, value in places.items()) or "default",
                         axes=places if named else {},
                         seed=seed,
-                        overrides=(*line.for_trials, *overrides, *point),
+                        overrides=(*line.for_trials, *overrides, *point.values()),
                         selected=not only or row in only,
                     )
                 )
+    if not requests:
+        raise UserError("sweep.exclude: leaves nothing of the sweep")
     return requests
-
-
-def parse(arguments: Sequence[str]) -> list[Any]:
-    """Hydra's own reading of overrides. Raises ``UserError``."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, parsed = OverridesParser.create(), []
-    for text in arguments:
-        try:
-            parsed.append(parser.parse_override(text))
-        except (HydraException, ValueError):
-            raise UserError(f"'{text}' is no override; write key=value") from None
-    return parsed
 
 
 def slug(overrides: Sequence[str]) -> str:
@@ -182,27 +184,8 @@ def slug(overrides: Sequence[str]) -> str:
     return f"{clean[:MAX_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def as_text(value: Any) -> str:
-    """A YAML value as the right side of an override."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(as_text(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
-    return str(value)
-
-
-def _node_axes(node: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    axes = {}
-    for key, values in (node.get("axes") or {}).items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"sweep.axes.{key}: a list of values is needed")
-        axes[str(key)] = tuple(f"{key}={as_text(value)}" for value in values)
-    return axes
-
-
-def _node_seeds(node: Mapping[str, Any]) -> tuple[int, ...]:
+def node_seeds(node: Mapping[str, Any]) -> tuple[int, ...]:
+    """``sweep.seeds``, each once. Raises ``UserError``."""
     seeds = node.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise UserError(f"sweep.seeds: a list of whole numbers is needed, not {seeds}")
@@ -230,7 +213,3 @@ def _check_conflicts(rows: Mapping[str, Sequence[str]], axes: Mapping[str, Any],
             if row != BLIND and (key in axes or key in line.keys):
                 place = "sweep.axes" if key in axes and key not in line.axes else "the command line"
                 raise UserError(f"{key}: row '{row}' sets it ({override.input_line}), so {place} cannot")
-
-
-def _key(text: str) -> str:
-    return text.lstrip("+~").split("=")[0].split("@")[0]

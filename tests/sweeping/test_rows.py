@@ -1,7 +1,8 @@
 import pytest
 
 from mmexp.errors import UserError
-from mmexp.sweeping.rows import as_text, check_node, expand, read_command_line, slug
+from mmexp.sweeping.overrides import as_text
+from mmexp.sweeping.rows import check_node, expand, read_command_line, slug
 
 NODE = {
     "metric": "overall",
@@ -59,6 +60,46 @@ def test_blind_row_is_the_baseline_without_images():
     assert [r.overrides for r in requests(own, blind=True) if r.row == "blind"] == [("recipe=other",)] * 2
 
 
+def test_zipped_axes_are_varied_together():
+    node = {**NODE, "axes": {"llm": ["base", "large"]}, "zip": {"trainer": ["a", "b"], "turns": ["x", "y"]}}
+    found = [r for r in requests({**node, "seeds": [0]}) if r.row == "few"]
+    assert [tuple(r.axes.values()) for r in found] == [
+        ("base", "a", "x"),
+        ("base", "b", "y"),
+        ("large", "a", "x"),
+        ("large", "b", "y"),
+    ]
+    assert found[1].overrides[-3:] == ("llm=base", "trainer=b", "turns=y")
+    assert [r.row for r in requests({"zip": node["zip"]})] == ["trainer=a, turns=x", "trainer=b, turns=y"]
+
+
+def test_excluded_points_are_left_out():
+    node = {**NODE, "axes": {"llm": ["base", "large"], "encoder": [["clip"], ["clip", "sam"]]}, "seeds": [0]}
+    left = requests({**node, "exclude": [{"row": "few", "llm": "large"}, {"encoder": ["clip", "sam"]}]})
+    assert [r.label for r in left] == [
+        "linear [llm=base, encoder=[clip]]",
+        "linear [llm=large, encoder=[clip]]",
+        "few [llm=base, encoder=[clip]]",
+    ]
+
+
+def test_rows_of_a_ladder_add_up_and_the_later_of_one_key_counts():
+    rows = {
+        "base": {},
+        "mlp": {"overrides": ["projector=mlp2x_gelu"]},
+        "data": {"overrides": ["+data.x=1", "trainer=long"]},
+        "large": {"overrides": ["llm=large", "data.x=2", "projector=linear"]},
+    }
+    found = requests({"rows": rows, "cumulative": True, "baseline": "mlp", "seeds": [0]}, blind=True)
+    assert {r.row: r.overrides for r in found} == {
+        "base": (),
+        "mlp": ("projector=mlp2x_gelu",),
+        "data": ("projector=mlp2x_gelu", "+data.x=1", "trainer=long"),
+        "large": ("projector=linear", "data.x=2", "trainer=long", "llm=large"),
+        "blind": ("projector=mlp2x_gelu", "recipe=blind"),
+    }
+
+
 def test_only_selects_rows_and_keeps_the_others_known():
     found = requests({**NODE, "only": ["few"]})
     assert [(r.row, r.selected) for r in found if r.seed == 0] == [("linear", False), ("few", True)]
@@ -95,6 +136,15 @@ def test_mistakes_on_the_command_line(arguments, message):
         ({"seeds": ["a"]}, "a list of whole numbers"),
         ({"axes": {"llm": "base"}}, "sweep.axes.llm: a list"),
         ({"axes": {"projector": ["linear"]}}, "so sweep.axes cannot"),
+        ({"zip": {"llm": ["base"], "trainer": ["a", "b"]}}, "one length; llm has 1, trainer has 2 values"),
+        ({"zip": {"llm": ["base"]}, "axes": {"llm": ["base"]}}, r"sweep.zip.llm: is an axis of its own too"),
+        ({"zip": {"projector": ["linear"]}}, "so sweep.axes cannot"),
+        ({"zip": ["llm"]}, r"sweep.zip: write {KEY"),
+        ({"exclude": [{"row": "fw"}]}, r"sweep.exclude\[0\].row: no value 'fw'; did you mean 'few'"),
+        ({"exclude": [{"lm": "base"}], "axes": {"llm": ["base"]}}, "no such axis; did you mean 'llm'"),
+        ({"exclude": [{"row": "few"}, {"row": "linear"}]}, "leaves nothing"),
+        ({"exclude": ["few"]}, "write a list of"),
+        ({"cumulative": "yes"}, "sweep.cumulative: yes: write true or false"),
         ({"rows": {"a": {"overrides": ["llm=base,large"]}}, "baseline": None}, "use sweep.axes"),
         ({"rows": {"a": {"overrides": ["seed=2"]}}, "baseline": None}, "seeds belong to sweep.seeds"),
     ],
