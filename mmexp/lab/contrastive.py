@@ -1,7 +1,8 @@
 """Text-aligned pre-training: an image is near the caption of its scene and far from other captions.
 
-A caption is a set of objects and its embedding the sum of its words' embeddings, without cells: like CLIP's text side
-it knows what is there better than where, or what belongs together. Hard negatives are captions with one word changed.
+A caption is a set of objects, and of what is written on the sign; its embedding is the sum of its words' embeddings,
+without cells: like CLIP's text side it knows what is there better than where, or what belongs together. Hard negatives
+are captions with one word changed.
 """
 
 from collections.abc import Sequence
@@ -12,44 +13,58 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mmexp.errors import UserError, nearest
+from mmexp.interfaces import FeatureShape
 from mmexp.lab.dice import Dice
-from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene
+from mmexp.lab.drawn import OBJECT_VALUES, SIGN_VALUES, Drawn
+from mmexp.lab.objective import Look, Objective
+from mmexp.lab.world import Scene
 
-WORDS = {word: place for place, word in enumerate([*COLORS, *SHAPES, *SIZES])}
+VALUES = {**OBJECT_VALUES, **SIGN_VALUES}
+NUMBERS = {pair: place for place, pair in enumerate((kind, word) for kind in VALUES for word in VALUES[kind])}
 MAX_SCALE = 100.0
 
 
-class SetContrast(nn.Module):
-    """InfoNCE between pooled image features and bags of words, both ways.
+class SetContrast(Objective):
+    """InfoNCE between pooled image features and bags of words, both ways (CLIP, arXiv:2103.00020, figure 3).
 
     Args:
         embed_dim: width of the shared space.
         negatives: attribute that each hard negative of an image changes: ``color``, ``shape`` or ``size``; one
             negative per entry.
-        dim: width of the pooled image features; a fact of the network.
+        shape: of the encoder's deepest tap; a fact of the network.
+
+    Raises:
+        UserError: an unknown attribute.
     """
 
-    def __init__(self, *, embed_dim: int, negatives: Sequence[str], dim: int) -> None:
+    def __init__(self, *, embed_dim: int, negatives: Sequence[str], shape: FeatureShape) -> None:
         super().__init__()
+        for name in negatives:
+            if name not in OBJECT_VALUES:
+                raise UserError(f"objective.negatives: no attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
         self.negatives = list(negatives)
-        self.head = nn.Linear(dim, embed_dim, bias=False)
-        self.words = nn.Embedding(len(WORDS), embed_dim)
+        self.head = nn.Linear(shape.dim, embed_dim, bias=False)
+        self.words = nn.Embedding(len(NUMBERS), embed_dim)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def loss(self, pooled: torch.Tensor, scenes: Sequence[Scene], dice: Dice) -> torch.Tensor:
-        """Scalar, from pooled features (B, D) of the scenes' images."""
-        image = functional.normalize(self.head(pooled), dim=-1)
+    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+        image = self.image(look, drawn)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        logits = self.logits(image, scenes) * scale
-        wrong = [self.text([changed(scene, attribute, dice) for scene in scenes]) for attribute in self.negatives]
+        logits = self.logits(image, drawn.scenes) * scale
+        wrong = [self.text([changed(scene, name, dice) for scene in drawn.scenes]) for name in self.negatives]
         hard = [scale * (image * text).sum(-1, keepdim=True) for text in wrong]
-        target = torch.arange(len(scenes))
+        target = torch.arange(len(drawn.scenes))
         forward = functional.cross_entropy(torch.cat([logits, *hard], dim=1), target)
         return forward + functional.cross_entropy(logits.t(), target)
 
+    def image(self, look: Look, drawn: Drawn) -> torch.Tensor:
+        """(B, embed_dim), of unit length, from the mean of the tokens."""
+        return functional.normalize(self.head(look(drawn.views).tokens.mean(1)), dim=-1)
+
     def logits(self, image: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
         """(B, B) similarities of images and captions; captions that are the same as an image's own do not count."""
-        keys = [tuple(sorted((item.color, item.shape, item.size) for item in scene.objects)) for scene in scenes]
+        keys = [tuple(sorted(words_of(scene))) for scene in scenes]
         numbers = {key: place for place, key in enumerate(keys)}
         place = torch.tensor([numbers[key] for key in keys])
         same = (place[:, None] == place[None]) & ~torch.eye(len(scenes), dtype=torch.bool)
@@ -57,27 +72,34 @@ class SetContrast(nn.Module):
 
     def text(self, scenes: Sequence[Scene]) -> torch.Tensor:
         """(B, embed_dim), of unit length."""
-        ids = [
-            [WORDS[word] for item in scene.objects for word in (item.color, item.shape, item.size)] for scene in scenes
-        ]
+        ids = [words_of(scene) for scene in scenes]
         offsets = torch.tensor([0, *(len(part) for part in ids)]).cumsum(0)[:-1]
         flat = torch.tensor([number for part in ids for number in part])
         return functional.normalize(functional.embedding_bag(flat, self.words.weight, offsets, mode="sum"), dim=-1)
 
     @torch.no_grad()
-    def check(self, pooled: torch.Tensor, scenes: Sequence[Scene]) -> dict[str, float]:
+    def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Percent of images whose nearest caption among those of the batch is their own."""
-        image = functional.normalize(self.head(pooled), dim=-1)
-        right = self.logits(image, scenes).argmax(1) == torch.arange(len(scenes))
+        right = self.logits(self.image(look, drawn), drawn.scenes).argmax(1) == torch.arange(len(drawn.scenes))
         return {"retrieval": round(100 * float(right.float().mean()), 1)}
+
+
+def words_of(scene: Scene) -> list[int]:
+    """Numbers of a caption's words; a number on the sign is a word for its tens and one for its ones."""
+    pairs = [(name, getattr(item, name)) for item in scene.objects for name in OBJECT_VALUES]
+    if scene.sign:
+        text = scene.sign.text
+        pairs += [("tens", text[0]), ("ones", text[1])] if text.isdigit() else [("word", text)]
+    return [NUMBERS[pair] for pair in pairs]
 
 
 def changed(scene: Scene, attribute: str, dice: Dice) -> Scene:
     """The scene with one attribute of one object changed to a value that the object does not have."""
-    values: Any = {"color": list(COLORS), "shape": SHAPES, "size": SIZES}[attribute]
+    values = OBJECT_VALUES[attribute]
     place = dice.below(len(scene.objects))
-    item: Object = scene.objects[place]
+    item = scene.objects[place]
     taken = [other.color for other in scene.objects] if attribute == "color" else [getattr(item, attribute)]
     free = [value for value in values if value not in taken] or [value for value in values if value != item.color]
-    other = replace(item, **{attribute: dice.pick(free)})
-    return Scene((*scene.objects[:place], other, *scene.objects[place + 1 :]))
+    change: dict[str, Any] = {attribute: dice.pick(free)}
+    other = replace(item, **change)
+    return replace(scene, objects=(*scene.objects[:place], other, *scene.objects[place + 1 :]))

@@ -1,65 +1,71 @@
-"""The lab's vision experts: small timm networks, pre-trained on the drawn world in memory."""
+"""The lab's vision experts: small timm and transformers networks, pre-trained on the drawn world in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from mmexp.instantiate import instantiate
+from mmexp.interfaces import FeatureMap
 from mmexp.lab.dice import Dice
+from mmexp.lab.drawn import draw_batch
 from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
-from mmexp.lab.world import Scene, WorldSpec, draw_image, scenes
+from mmexp.lab.objective import Look
+from mmexp.lab.probes import ProbeBudget, examine
+from mmexp.lab.world import WorldSpec
 from mmexp.recipe.files import write_json
 
 WEIGHTS_FILE = "model.safetensors"
 CHECK_FILE = "check.json"
+CHECK_IMAGES = 256
 
 
 class Expert(nn.Module):
-    """A network and what it is trained for; the objective is not kept."""
+    """An encoder and what it is trained for; the objective is not kept."""
 
-    def __init__(self, network: nn.Module, objective: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, objective: nn.Module) -> None:
         super().__init__()
-        self.network, self.objective = network, objective
+        self.encoder, self.objective = encoder, objective
 
 
 class ExpertStage:
-    """Makes ``model.safetensors`` (timm's state dict) and ``check.json``.
+    """Makes ``model.safetensors`` (the network's state dict, as its encoder loads it) and ``check.json``.
 
     Args:
         world: node ``lab.world``.
-        network: ``model_name``, ``model_args``, ``image_size``, ``mean``, ``std``, as the encoder that uses it.
-        objective: node of a module with ``loss(pooled, scenes, dice)`` and ``check(pooled, scenes)``.
+        encoder: node of the encoder that uses the weights, with ``weights: random``.
+        objective: node of an ``Objective``.
         even_features: weight of a term that keeps every channel of the last two depths at mean 0 and deviation 1.
             Without it a projector without a norm learns several times slower (measured: after 300 steps absolute
             position 58 instead of 98 %).
         batch_size: images per step.
         budget: see ``Budget``.
+        probes: see ``ProbeBudget``.
         seed: of everything.
         num_threads: of torch.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,
         *,
         world: Mapping[str, int],
-        network: Mapping[str, Any],
+        encoder: Mapping[str, Any],
         objective: Mapping[str, Any],
         even_features: float,
         batch_size: int,
         budget: Mapping[str, Any],
+        probes: Mapping[str, Any],
         seed: int,
         num_threads: int,
     ) -> None:
         self.spec = WorldSpec.from_config(world)
-        self.network, self.objective = dict(network), dict(objective)
+        self.encoder, self.objective = dict(encoder), dict(objective)
         self.even_features, self.batch_size = even_features, batch_size
-        self.budget = Budget(**budget)
+        self.budget, self.probes = Budget(**budget), ProbeBudget(**probes)
         self.seed, self.num_threads = seed, num_threads
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
@@ -67,61 +73,46 @@ class ExpertStage:
         from safetensors.torch import save_file
 
         torch.set_num_threads(self.num_threads)
-        expert = self._expert()
+        expert: Any = self._expert()
         title = str(runtime.get("title", "expert"))
         train_fixed_steps(title, expert, lambda step: self._loss(expert, step), self.budget, workdir, runtime)
+        expert.objective.finish(expert.encoder.network)
         write_json(workdir / CHECK_FILE, self._check(expert))
-        save_file(expert.network.state_dict(), workdir / WEIGHTS_FILE)
+        save_file(expert.encoder.network.state_dict(), workdir / WEIGHTS_FILE)
         (workdir / CHECKPOINT).unlink(missing_ok=True)
 
     def _expert(self) -> Expert:
-        from mmexp.encoder.timm_encoder import create_network
-
         torch.manual_seed(self.seed)
-        network = create_network(
-            self.network["model_name"], dict(self.network["model_args"]), self.network["image_size"]
-        )
-        return Expert(network, instantiate(self.objective, "objective", dim=network.num_features))
+        encoder = instantiate(self.encoder, "encoder")
+        facts = {"shape": encoder.shape(encoder.depth), "image_size": encoder.image_size, "spec": self.spec}
+        return Expert(encoder, instantiate(self.objective, "objective", **facts))
 
     def _loss(self, expert: Any, step: int) -> torch.Tensor:
         dice = Dice(self.seed, 41, step)
-        drawn, pixels = self._batch(dice, self.batch_size, held_out=False)
-        pooled, depths = self._features(expert.network, pixels)
-        loss: torch.Tensor = expert.objective.loss(pooled, drawn, dice)
+        drawn = draw_batch(self.spec, self.batch_size, expert.encoder.image_size, dice, held_out=False)
+        maps: list[FeatureMap] = []
+        loss: torch.Tensor = expert.objective.loss(looking(expert.encoder, maps), drawn, dice)
         if self.even_features:
-            loss = loss + self.even_features * sum(unevenness(tokens) for tokens in depths)
+            loss = loss + self.even_features * sum(unevenness(part.tokens) for part in maps)
         return loss
 
-    def _features(self, network: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Pooled features (B, D) and the tokens (B, N, D) of the last two depths."""
-        final, depths = network.forward_intermediates(pixels, indices=2, norm=False, output_fmt="NLC")
-        return network.forward_head(final, pre_logits=True), depths
-
-    def _batch(self, dice: Dice, size: int, *, held_out: bool) -> tuple[list[Scene], torch.Tensor]:
-        """New scenes and their normalised pixels (B, 3, H, W), resized as ``resolution=resize`` does."""
-        from PIL import Image
-
-        from mmexp.resolution.resize import Resize
-
-        resize = Resize(image_size=self.network["image_size"], mean=self.network["mean"])
-        source = scenes(self.spec, dice, held_out=held_out)
-        drawn = [next(source) for _ in range(size)]
-        views = [resize.views(Image.fromarray(draw_image(self.spec, scene, dice))) for scene in drawn]
-        return drawn, normalized(np.concatenate(views), self.network["mean"], self.network["std"])
-
-    @torch.no_grad()
-    def _check(self, expert: Any) -> dict[str, float]:
-        drawn, pixels = self._batch(Dice(self.seed, 42), 256, held_out=True)
-        pooled, depths = self._features(expert.network, pixels)
-        deviation = round(float(depths[0].std()), 3)
-        return {**expert.objective.check(pooled, drawn), "deviation": deviation}
+    def _check(self, expert: Any) -> dict[str, Any]:
+        drawn = draw_batch(self.spec, CHECK_IMAGES, expert.encoder.image_size, Dice(self.seed, 42), held_out=True)
+        maps: list[FeatureMap] = []
+        found = expert.objective.check(looking(expert.encoder, maps), drawn)
+        deviation = round(float(maps[0].tokens.std()), 3)
+        probes = examine(expert.encoder, self.spec, self.probes, self.seed)
+        return {**found, "deviation": deviation, "probes": probes}
 
 
-def normalized(views: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(B, 3, H, W) uint8 -> float with the channels' mean and deviation."""
-    shape = (1, 3, 1, 1)
-    pixels = torch.from_numpy(views).float() / 255
-    return (pixels - torch.tensor(list(mean)).view(shape)) / torch.tensor(list(std)).view(shape)
+def looking(encoder: Any, maps: list[FeatureMap]) -> Look:
+    """The encoder as an objective uses it; the maps of the last two depths are put into ``maps``."""
+
+    def look(views: torch.Tensor) -> FeatureMap:
+        maps[:] = encoder(encoder.normalize(views), [encoder.depth - 1, encoder.depth])
+        return maps[-1]
+
+    return look
 
 
 def unevenness(tokens: torch.Tensor) -> torch.Tensor:

@@ -196,7 +196,7 @@ def place_objects(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
     """Where each object's pixels are: (objects, side, side) bool, with the random offset inside the cell."""
     masks = np.zeros((len(scene.objects), spec.image_size, spec.image_size), dtype=bool)
     for mask, item in zip(masks, scene.objects, strict=True):
-        stamp = shape_mask(item.shape, _side(spec, item.size))
+        stamp = shape_mask(item.shape, object_side(spec, item.size))
         room = spec.cell - len(stamp)
         top = item.row * spec.cell + dice.below(room + 1)
         left = item.column * spec.cell + dice.below(room + 1)
@@ -239,19 +239,25 @@ def _even_offset(room: int, dice: Dice) -> int:
 
 def draw_image(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
     """Pixels of a scene: (side, side, 3) uint8, grey background, objects, sign, and uniform noise over all."""
+    return draw(spec, scene, dice)[0]
+
+
+def draw(spec: WorldSpec, scene: Scene, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+    """The same pixels, and the objects' masks as ``place_objects`` gives them."""
     image = np.full((spec.image_size, spec.image_size, 3), dice.between(70, 130), dtype=np.int16)
     if scene.sign:
         plate, added = dice.between(150, 190), draw_print(spec, scene.sign, dice)
         image[place_sign(spec, scene.sign)] = plate
         image += SIGN_CONTRAST * added[..., None]
-    for item, mask in zip(scene.objects, place_objects(spec, scene, dice), strict=True):
+    masks = place_objects(spec, scene, dice)
+    for item, mask in zip(scene.objects, masks, strict=True):
         jitter = [dice.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)]
         image[mask] = np.array(COLORS[item.color], dtype=np.int16) + np.array(jitter, dtype=np.int16)
     noise = dice.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), masks
 
 
-def _side(spec: WorldSpec, size: str) -> int:
+def object_side(spec: WorldSpec, size: str) -> int:
     """Side of an object in pixels: 11 of a 16-pixel cell if small, 15 if large."""
     return spec.cell * (15 if size == "large" else 11) // 16
 

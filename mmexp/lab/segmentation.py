@@ -1,0 +1,71 @@
+"""Segmentation without colour, as SAM's part among the experts: where things end and of what form they are."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mmexp.interfaces import FeatureShape
+from mmexp.lab.dice import Dice
+from mmexp.lab.drawn import NOTHING, Drawn, labelled_loss, percent_right
+from mmexp.lab.objective import Look, Objective
+from mmexp.lab.world import SHAPES, SIZES, WorldSpec
+
+
+class Segmentation(Objective):
+    """Each token tells the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
+
+    The network sees only the mean of the channels, now brighter, now darker, now inverted. Its first convolution ends
+    with the same weights for all channels, so that this is all that it can see of a coloured image.
+
+    Args:
+        min_gain: contrast is scaled by ``min_gain`` to 1, 0..1.
+        mask_weight: weight of the masks against that of the forms.
+        shape: of the encoder's deepest tap; a fact of the network.
+        spec: a fact of the world.
+    """
+
+    def __init__(self, *, min_gain: float, mask_weight: float, shape: FeatureShape, spec: WorldSpec) -> None:
+        super().__init__()
+        assert shape.grid is not None
+        self.min_gain, self.mask_weight, self.grid = min_gain, mask_weight, shape.grid
+        self.patch = (spec.image_size // shape.grid[0], spec.image_size // shape.grid[1])
+        self.form = nn.Linear(shape.dim, len(SHAPES) * len(SIZES) + 1)
+        self.mask = nn.Linear(shape.dim, self.patch[0] * self.patch[1])
+
+    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+        tokens = look(self.grey(drawn.views, dice)).tokens
+        masks = functional.binary_cross_entropy_with_logits(self.mask(tokens), self.masks(drawn).float())
+        return labelled_loss(self.form(tokens), self.forms(drawn)) + self.mask_weight * masks
+
+    def grey(self, views: torch.Tensor, dice: Dice) -> torch.Tensor:
+        """(B, 3, H, W) in 0..1 with three equal channels."""
+        random = torch.from_numpy(dice.bytes(2 * len(views))).view(2, -1, 1, 1, 1).float() / 255
+        gain = (self.min_gain + (1 - self.min_gain) * random[0]) * (random[1] < 0.5).float().mul(2).sub(1)
+        level = views.float().mean(1, keepdim=True) / 255
+        return (0.5 + gain * (level - 0.5)).expand_as(views)
+
+    def forms(self, drawn: Drawn) -> torch.Tensor:
+        """(B, N): 0 for the background, then shape by size."""
+        shape, size = (drawn.token_labels(name, self.grid) for name in ("shape", "size"))
+        return torch.where(shape == NOTHING, 0, 1 + shape * len(SIZES) + size)
+
+    def masks(self, drawn: Drawn) -> torch.Tensor:
+        """(B, N, pixels of a patch) bool."""
+        whole = torch.stack([torch.from_numpy(masks.any(axis=0)) for masks in drawn.masks])
+        (rows, columns), (height, width) = self.grid, self.patch
+        return whole.view(-1, rows, height, columns, width).transpose(2, 3).flatten(3).flatten(1, 2)
+
+    @torch.no_grad()
+    def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
+        """Percent of covered tokens with the right form; intersection over union of the masks, in percent."""
+        tokens = look(drawn.views).tokens
+        forms = self.forms(drawn)
+        said, true = self.mask(tokens) > 0, self.masks(drawn)
+        iou = 100 * float((said & true).sum() / (said | true).sum())
+        return {"form": percent_right(self.form(tokens), forms.masked_fill(forms == 0, NOTHING)), "iou": round(iou, 1)}
+
+    @torch.no_grad()
+    def finish(self, network: nn.Module) -> None:
+        """The same weights for all channels: on grey images nothing changes, and colours are no longer seen."""
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        first.weight.copy_(first.weight.mean(1, keepdim=True).expand_as(first.weight))
