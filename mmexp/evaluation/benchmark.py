@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmexp.data.choices import LETTERS, choice_lines
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers, make_metric, metric_name
 from mmexp.interfaces import Turn
@@ -22,6 +23,8 @@ class Question:
     image: Path | None
     turn: Turn
     references: tuple[str, ...]
+    choices: tuple[str, ...]
+    """Their texts, A first; they also stand below ``turn.question``."""
     origin: str
     """``file:line``."""
 
@@ -96,7 +99,7 @@ class Benchmark:
     def answers(self, questions: Sequence[Question], predictions: Sequence[str]) -> Answers:
         """Score each prediction."""
         scores = [
-            self.metric.score(prediction, question.references)
+            self.metric.score(prediction, question.references, question.turn.family, question.choices)
             for question, prediction in zip(questions, predictions, strict=True)
         ]
         return Answers(
@@ -121,24 +124,30 @@ class Benchmark:
                 if count == self.limit:
                     return
                 origin = f"{self.annotations}:{number}"
-                yield self._question(_record(line, origin), origin)
+                for record in self._asked(_record(line, origin), origin):
+                    yield self._question(record, origin)
+
+    def _asked(self, record: dict[str, Any], origin: str) -> Iterable[dict[str, Any]]:
+        """The records that a line is asked as."""
+        return (record,)
 
     def _question(self, record: Mapping[str, Any], origin: str) -> Question:
         family = str(record.get("family") or "")
-        references = _references(record, origin)
-        problem = self.metric.problem(references, family)
+        references, choices = _references(record, origin), choices_of(record, origin)
+        problem = self.metric.problem(references, family, choices)
         if problem:
             raise UserError(f"{origin}: {problem}")
         return Question(
             id=str(_need(record, "question_id", (str, int), origin)),
             image=self._image(record, origin),
             turn=Turn(
-                question=_with_choices(_need(record, "question", str, origin), record.get("choices"), origin),
+                question="\n".join([_need(record, "question", str, origin), *choice_lines(choices)]),
                 answer=Counter(references).most_common(1)[0][0],
                 response_format=record.get("format", self.response_format),
                 family=family,
             ),
             references=references,
+            choices=choices,
             origin=origin,
         )
 
@@ -178,10 +187,11 @@ def _references(record: Mapping[str, Any], origin: str) -> tuple[str, ...]:
     return tuple(answers)
 
 
-def _with_choices(question: str, choices: Any, origin: str) -> str:
-    """The question, then one line for each choice (LLaVA-1.5's layout)."""
+def choices_of(record: Mapping[str, Any], origin: str) -> tuple[str, ...]:
+    """Raises ``UserError`` where ``choices`` is no list of 2 to 26."""
+    choices = record.get("choices")
     if choices is None:
-        return question
-    if not isinstance(choices, list) or not 2 <= len(choices) <= 26:
+        return ()
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(LETTERS):
         raise UserError(f"{origin}: 'choices' is {json.dumps(choices)[:60]}, and should be a list of 2 to 26 texts")
-    return "\n".join([question, *(f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices))])
+    return tuple(str(choice) for choice in choices)

@@ -11,10 +11,14 @@ from mmexp.evaluation.metrics import METRICS
 from mmexp.instantiate import instantiate
 
 SCALE = Path(__file__).parents[2] / "conf" / "scale" / "paper"
-SUITES = ("core", "honeybee")
-"""Files that choose benchmarks rather than being one."""
-FILES = sorted(path for path in (SCALE / "benchmark").glob("*.yaml") if path.stem not in SUITES)
-FORMATS = {"vizwiz": "unanswerable", "mmbench": "letter", "seed_image": "letter"}
+FILES = sorted(
+    path
+    for path in (SCALE / "benchmark").glob("*.yaml")
+    if not path.read_text().startswith("# @package _global_\n")  # those choose benchmarks rather than being one
+)
+LETTERS = ("mmbench", "mmbench_rotated", "seed_image", "sqa", "scienceqa")
+FORMATS = dict.fromkeys(LETTERS, "letter") | {"vizwiz": "unanswerable", "ocrbench": None}
+FORMATS |= dict.fromkeys(("refcoco", "refcocop", "refcocog"), "box")
 
 
 def load(path):
@@ -22,7 +26,8 @@ def load(path):
 
 
 def test_none_is_missed():
-    assert {"pope", "mme", "vqav2", "gqa", "textvqa", "vizwiz"} <= {path.stem for path in FILES}
+    named = {"pope", "mme", "vqav2", "gqa", "textvqa", "vizwiz", "chartqa", "docvqa", "infovqa", *FORMATS}
+    assert named <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,19 +1,33 @@
 """Scoring rules: one file per family of benchmarks, found by name."""
 
 from mmexp.errors import UserError, nearest
+from mmexp.evaluation.metrics.anls import Anls
 from mmexp.evaluation.metrics.base import HEADLINE, Answers, Metric
 from mmexp.evaluation.metrics.choice import MultipleChoice
 from mmexp.evaluation.metrics.exact_match import Gqa, LabFamily
+from mmexp.evaluation.metrics.mmbench import MmBench
 from mmexp.evaluation.metrics.mme import Mme
+from mmexp.evaluation.metrics.ocrbench import OcrBench
 from mmexp.evaluation.metrics.pope import Pope
+from mmexp.evaluation.metrics.referring import Referring
+from mmexp.evaluation.metrics.relaxed import RelaxedAccuracy
+from mmexp.evaluation.metrics.scienceqa import ScienceQa
+from mmexp.evaluation.metrics.seed import SeedBench
 from mmexp.evaluation.metrics.vqa import TextVqaAccuracy, VqaAccuracy
 
 METRICS: dict[str, type[Metric]] = {
+    "anls": Anls,
     "gqa": Gqa,
     "lab_family": LabFamily,
+    "mmbench": MmBench,
     "mme": Mme,
     "multiple_choice": MultipleChoice,
+    "ocrbench": OcrBench,
     "pope": Pope,
+    "referring": Referring,
+    "relaxed_accuracy": RelaxedAccuracy,
+    "scienceqa": ScienceQa,
+    "seed": SeedBench,
     "textvqa": TextVqaAccuracy,
     "vqav2": VqaAccuracy,
 }

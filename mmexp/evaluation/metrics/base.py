@@ -46,7 +46,7 @@ class Metric(ABC):
             raise UserError(f"variant: no '{variant}'; {nearest(variant, self.variants)}")
         self.variant = variant
 
-    def problem(self, references: Sequence[str], family: str) -> str | None:
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
         """What is wrong with a question's annotation, or None."""
         return None
 
@@ -55,8 +55,8 @@ class Metric(ABC):
         return None
 
     @abstractmethod
-    def score(self, prediction: str, references: Sequence[str]) -> float:
-        """0..1."""
+    def score(self, prediction: str, references: Sequence[str], family: str = "", choices: Sequence[str] = ()) -> float:
+        """0..1. ``family`` and ``choices`` are the question's, for rules that depend on them."""
 
     def unit(self, question_id: str, family: str, image: str, index: int) -> Hashable:
         """What is drawn together when questions are resampled: the question itself, or the group it belongs to."""
@@ -85,3 +85,13 @@ def family_means(answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]
     families = np.asarray(answers.families, dtype=object)
     names = [name for name in dict.fromkeys(answers.families) if name]
     return {name: 100 * weighted_mean(answers.scores[families == name], weights[:, families == name]) for name in names}
+
+
+def subset_means(answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """As ``family_means`` where a question may belong to several subsets, separated by commas; it counts in each."""
+    subsets = [[name.strip() for name in family.split(",")] for family in answers.families]
+    out = {}
+    for name in dict.fromkeys(name for names in subsets for name in names if name):
+        inside = np.array([name in names for names in subsets])
+        out[name] = 100 * weighted_mean(answers.scores[inside], weights[:, inside])
+    return out

@@ -1,47 +1,69 @@
-"""Multiple choice by letter: SEED-Bench and MMBench as Honeybee scores them (papers/honeybee.md, 7.2 and 7.4)."""
+"""Multiple choice by letter, each question alone or in circular evaluation (papers/honeybee.md, 7.2 and 7.4)."""
 
-import re
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from mmexp.evaluation.metrics.base import HEADLINE, Answers, Metric, family_means, weighted_mean
+from mmexp.evaluation.metrics import letters
+from mmexp.evaluation.metrics.base import HEADLINE, Answers, Metric, subset_means, weighted_mean
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 COPIES = 1_000_000
 """MMBench numbers the rotated copies of question i as i + 1,000,000, i + 2,000,000, ..."""
+COPY_MARK = "#"
+"""Stands between the name of a question and the number of a copy that ``CircularBenchmark`` made."""
+
+Reader = Callable[[str, Sequence[str]], str | None]
 
 
 class MultipleChoice(Metric):
-    """Values: accuracy (main number) and each family's.
+    """Values: accuracy (main number) and that of each subset; ``family`` may name several, separated by commas.
 
-    - ``exact``: the reply is the letter and nothing else, case apart (Honeybee's SEED-Bench).
-    - ``circular``: MMBench. The reply is read as the one letter among its words, if there is just one; a question
-      counts when all its rotated copies are right. Deliberate difference to the official code: a reply without such a
-      letter is wrong, where that draws a letter at random or looks for the options' texts.
+    - ``exact``: the reply is the letter and nothing else, case apart (Honeybee's and LLaVA's SEED-Bench).
+    - ``circular``: the reply is read as the one letter among its words, if there is just one; a question counts when
+      all its rotated copies are right. For the rules of MMBench's toolkits see ``mmbench``.
     """
 
-    variants = ("exact", "circular")
+    variants: ClassVar[tuple[str, ...]] = ("exact", "circular")
+    readers: ClassVar[dict[str, Reader]] = {"exact": letters.exact, "circular": letters.sole}
 
-    def problem(self, references: Sequence[str], family: str) -> str | None:
-        if any(len(reference) != 1 or reference not in LETTERS for reference in references):
-            return f"the answer must be a letter, not {' / '.join(references)!r}"
+    @property
+    def is_circular(self) -> bool:
+        """Whether the rotated copies of a question count as one."""
+        return self.variant == "circular"
+
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
+        allowed = letters.LETTERS[: len(choices)] if choices else letters.LETTERS
+        if any(len(reference) != 1 or reference not in allowed for reference in references):
+            among = f" of its {len(choices)} choices" if choices else ""
+            return f"the answer must be a letter{among}, not {' / '.join(references)!r}"
         return None
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
-        if self.variant == "exact":
-            return float(prediction.strip().upper() in references)
-        return float(letter_of(prediction) in references)
+    def group_problem(self, units: Sequence[Hashable]) -> str | None:
+        if not self.is_circular:
+            return None
+        alone = [unit for unit, count in Counter(units).items() if count == 1]
+        if not alone:
+            return None
+        return (
+            f"question {alone[0]} stands once, and circular evaluation needs its rotated copies; "
+            "_target_: mmexp.evaluation.circular.CircularBenchmark makes them from its choices"
+        )
+
+    def score(self, prediction: str, references: Sequence[str], family: str = "", choices: Sequence[str] = ()) -> float:
+        return float(self.readers[self.variant](prediction, choices) in references)
 
     def unit(self, question_id: str, family: str, image: str, index: int) -> Hashable:
-        if self.variant == "exact" or not question_id.isdecimal():
+        if not self.is_circular:
             return index
-        return int(question_id) % COPIES
+        name = question_id.partition(COPY_MARK)[0]
+        return int(name) % COPIES if name.isdecimal() else name
 
     def values(self, answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
-        if self.variant == "circular":
+        if self.is_circular:
             answers, weights = self._merged(answers, weights)
-        return {HEADLINE: 100 * weighted_mean(answers.scores, weights)} | family_means(answers, weights)
+        return {HEADLINE: 100 * weighted_mean(answers.scores, weights)} | subset_means(answers, weights)
 
     def _merged(self, answers: Answers, weights: np.ndarray) -> tuple[Answers, np.ndarray]:
         """One question for all its copies, with the lowest of their scores."""
@@ -59,10 +81,10 @@ class MultipleChoice(Metric):
         return Answers(**columns, scores=scores), weights[:, first]
 
 
-def letter_of(reply: str) -> str | None:
-    """The only capital letter that stands alone among the reply's words; an ``A`` in a sentence is an article."""
-    words = re.findall(r"[^\s.,:;!?()\[\]'\"]+", reply)
-    letters = [word for word in words if len(word) == 1 and word in LETTERS]
-    if letters == ["A"] and len(words) > 3:
-        return None
-    return letters[0] if len(set(letters)) == 1 and len(letters) == 1 else None
+class ReadChoice(MultipleChoice):
+    """Base of the rules that also look for the texts of the choices, so that a question must have them."""
+
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
+        if not choices:
+            return "no 'choices': their texts are looked for in the reply"
+        return super().problem(references, family, choices)

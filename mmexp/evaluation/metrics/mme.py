@@ -33,7 +33,7 @@ class Mme(Metric):
     - ``vlmevalkit``: exactly one of the words yes and no, anywhere; the two questions share their image.
     """
 
-    def problem(self, references: Sequence[str], family: str) -> str | None:
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
         if [reference.lower().strip().replace(".", "") for reference in references] not in ([YES], [NO]):
             return f"the answer must be 'yes' or 'no', not {' / '.join(references)!r}"
         if family.lower() not in PERCEPTION + COGNITION:
@@ -47,7 +47,7 @@ class Mme(Metric):
         shared = "question_id" if self.variant == "lmms_eval" else "image"
         return f"MME asks two questions per image, and {odd[0]} has another number; they share family and {shared}"
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
+    def score(self, prediction: str, references: Sequence[str], family: str = "", choices: Sequence[str] = ()) -> float:
         said = yes_or_no_start(prediction) if self.variant == "lmms_eval" else yes_or_no_word(prediction)
         return float(said == references[0].lower().strip().replace(".", ""))
 

@@ -32,7 +32,7 @@ class Pope(Metric):
     A question may belong to several categories, separated by commas; it counts once in each, and in the total too.
     """
 
-    def problem(self, references: Sequence[str], family: str) -> str | None:
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
         if [reference.lower().strip() for reference in references] in ([YES], [NO]):
             return None
         return f"the answer must be 'yes' or 'no', not {' / '.join(references)!r}"
@@ -41,7 +41,7 @@ class Pope(Metric):
         """What the variant reads in a reply."""
         return prediction.strip().lower() if self.variant == "lmms_eval" else yes_or_no_word(prediction)
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
+    def score(self, prediction: str, references: Sequence[str], family: str = "", choices: Sequence[str] = ()) -> float:
         return float(self.extract(prediction) == references[0].lower().strip())
 
     def values(self, answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:

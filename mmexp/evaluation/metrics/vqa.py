@@ -31,7 +31,7 @@ class VqaAccuracy(Metric):
     Values: the mean (main number) and each family's.
     """
 
-    def problem(self, references: Sequence[str], family: str) -> str | None:
+    def problem(self, references: Sequence[str], family: str, choices: Sequence[str] = ()) -> str | None:
         if len(references) > NEEDED_MATCHES:
             return None
         return f"'answers' has {len(references)}: full marks need {NEEDED_MATCHES} others (the data sets have 10)"
@@ -40,7 +40,7 @@ class VqaAccuracy(Metric):
         """An answer as it is compared."""
         return normalize_vqa(text, self.variant)
 
-    def score(self, prediction: str, references: Sequence[str]) -> float:
+    def score(self, prediction: str, references: Sequence[str], family: str = "", choices: Sequence[str] = ()) -> float:
         said = self.normalize(prediction)
         return leave_one_out(sum(self.normalize(reference) == said for reference in references), len(references))
 

@@ -1,0 +1,41 @@
+"""Circular evaluation: each question is asked once for every rotation of its choices (MMBench, arXiv 2307.06281)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmexp.data.choices import LETTERS
+from mmexp.errors import UserError
+from mmexp.evaluation.benchmark import Benchmark, choices_of
+from mmexp.evaluation.metrics.choice import COPIES, COPY_MARK, MultipleChoice
+
+
+class CircularBenchmark(Benchmark):
+    """A benchmark whose annotations hold each question once. A question with N ``choices`` is asked N times, its
+    choices moved up by 0 to N - 1 places; in the predictions the copies are ``<question_id>``, ``<question_id>#1``, ...
+    ``limit`` counts questions, not copies.
+
+    Raises:
+        UserError: the metric does not count copies as one; on reading: a question without choices, or rotated already.
+    """
+
+    def _asked(self, record: dict[str, Any], origin: str) -> Iterator[dict[str, Any]]:
+        choices = choices_of(record, origin)
+        if not isinstance(self.metric, MultipleChoice) or not self.metric.is_circular:
+            raise UserError(
+                f"metric: '{self.metric_key}' ({self.metric.variant}) does not count the rotated copies of a question "
+                "as one; mmbench does, and multiple_choice with variant: circular"
+            )
+        if not choices:
+            raise UserError(f"{origin}: no 'choices' to rotate")
+        name, answer = str(record.get("question_id", "")), record.get("answer")
+        if COPY_MARK in name or (name.isdecimal() and int(name) >= COPIES):
+            raise UserError(f"{origin}: question_id '{name}' is that of a rotated copy; only the first belongs here")
+        problem = self.metric.problem((str(answer),), "", choices)
+        if problem:
+            raise UserError(f"{origin}: {problem}")
+        for shift in range(len(choices)):
+            rotated = {
+                "choices": [*choices[shift:], *choices[:shift]],
+                "answer": LETTERS[(LETTERS.index(str(answer)) - shift) % len(choices)],
+            }
+            yield record | rotated | ({"question_id": f"{name}{COPY_MARK}{shift}"} if shift else {})
