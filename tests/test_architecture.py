@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mmexp"
 FOUNDATION = ("instantiate", "config", "hub", "maps")
-PARTS = ("encoder", "resolution", "feature_layers", "fusion", "projector", "reduction", "llm")
+PARTS = ("encoder", "resolution", "feature_layers", "fusion", "projector", "reduction", "llm", "video")
 ORDER = (
     ("errors", "interfaces"),
     FOUNDATION,

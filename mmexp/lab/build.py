@@ -12,6 +12,8 @@ from mmexp.recipe.run import run_stage
 from mmexp.recipe.store import Store
 
 WORLD = "lab_world"
+DRAWN = (WORLD, "lab_video")
+"""Stages of pictures, which are drawn again rather than shipped."""
 SHEET_IMAGES, SHEET_COLUMNS = 12, 4
 
 
@@ -38,7 +40,7 @@ def build(config: Mapping[str, Any], store: Store) -> None:
 
 def ship(config: Mapping[str, Any], store: Store) -> None:
     """Put the finished experts and language models into the package, and take out what no config names any more."""
-    specs = {name: spec for name, spec in lab_specs(config).items() if name != WORLD}
+    specs = {name: spec for name, spec in lab_specs(config).items() if name not in DRAWN}
     missing = [name for name, spec in specs.items() if store.find(spec.key) is None]
     if missing:
         raise UserError(f"lab ship: {', '.join(missing)} is not built; run 'mmexp lab build' first")

@@ -11,7 +11,7 @@ from mmexp.planning.validate import validate
 
 LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
-NOT_CHOSEN = ("response_format", "experts", "language")
+NOT_CHOSEN = ("response_format", "experts", "language", "clips")
 """Folders that other files include: texts, and the stages of the lab."""
 
 CASES = [
