@@ -75,6 +75,10 @@ class Store:
         value = read_json(folder / PROGRESS_FILE) if folder else None
         return (int(value["step"]), int(value["total"])) if value else None
 
+    def unfinished(self, spec: StageSpec) -> Path | None:
+        """Where a stage is being made, or was left by whoever ended; None where nobody began."""
+        return self._partial(spec)
+
     def acquire(self, spec: StageSpec, on_wait: Callable[[Owner], None]) -> tuple[Claim, Path] | None:
         """Become the one who makes a stage, after waiting for whoever does now.
 

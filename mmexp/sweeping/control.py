@@ -12,7 +12,7 @@ from mmexp.recipe.files import read_json
 from mmexp.recipe.ownership import Claim, Watch, try_claim
 from mmexp.recipe.store import OWNERS, Store
 from mmexp.sweeping.display import Display
-from mmexp.sweeping.engine import Engine, plan_tasks
+from mmexp.sweeping.engine import Engine, Judge, plan_tasks
 from mmexp.sweeping.ledger import Head, Ledger
 from mmexp.sweeping.preview import say_shared
 from mmexp.sweeping.trials import Trial
@@ -27,7 +27,7 @@ class Measured:
 
     trial: Trial
     status: str
-    """``done``, ``failed``, ``killed``; ``not selected`` for one that was not asked for."""
+    """``done``, ``failed``, ``killed``, ``pruned``; ``not selected`` for one that was not asked for."""
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Those of its result that have a value; empty unless it is done."""
@@ -45,8 +45,11 @@ class Controller:
         self.ledger, self.store, self.launcher, self.console = ledger, store, launcher, console
         self.retry_failed = retry_failed
 
-    def run(self, trials: Sequence[Trial], then: Then | None = None) -> list[Measured]:
+    def run(self, trials: Sequence[Trial], then: Then | None = None, judge: Judge | None = None) -> list[Measured]:
         """Enter trials in the ledger and run them as far as they can be run; what is finished is not run again.
+
+        Args:
+            judge: says of a stage that is not finished why it should be ended now; its trials are then pruned.
 
         Returns:
             One answer for each trial, in their order; those that ``then`` added come after them.
@@ -68,7 +71,7 @@ class Controller:
         tasks = plan_tasks(trials, self.store)
         display = Display(self.console)
         try:
-            Engine(tasks, self.store, self.launcher, self.ledger, display, self.retry_failed, more).run()
+            Engine(tasks, self.store, self.launcher, self.ledger, display, self.retry_failed, more, judge).run()
         except OSError as error:
             where = error.filename or self.ledger.folder
             raise UserError(f"{where}: {error.strerror}; the same command goes on from here") from None
@@ -82,8 +85,8 @@ class Controller:
             trial=trial,
             status=entry["status"],
             reason=entry["reason"],
-            metrics=_numbers(result.get("metrics")),
-            costs=_numbers(result.get("costs")),
+            metrics=numbers(result.get("metrics")),
+            costs=numbers(result.get("costs")),
         )
 
 
@@ -97,9 +100,7 @@ def control(
         UserError: another process runs this sweep, or its folder cannot be written, or its ledger not be read.
     """
     with one_controller(folder):
-        ledger = Ledger(folder, head)
-        ledger.save()
-        yield Controller(ledger, store, launcher, retry_failed, console)
+        yield Controller(Ledger(folder, head), store, launcher, retry_failed, console)
 
 
 @contextmanager
@@ -117,5 +118,5 @@ def one_controller(folder: Path) -> Iterator[None]:
         claim.release(finished=False)
 
 
-def _numbers(values: Mapping[str, object] | None) -> dict[str, float]:
+def numbers(values: Mapping[str, object] | None) -> dict[str, float]:
     return {name: float(value) for name, value in (values or {}).items() if isinstance(value, int | float)}

@@ -13,7 +13,7 @@ from mmexp.recipe.graph import StageSpec
 from mmexp.recipe.run import missing_stages
 from mmexp.recipe.store import Store
 from mmexp.sweeping.display import Display
-from mmexp.sweeping.ledger import PENDING, RUNNING, Ledger
+from mmexp.sweeping.ledger import PENDING, PRUNED, RUNNING, Ledger
 from mmexp.sweeping.trials import Trial
 from mmexp.sweeping.work import DONE, FAILED, KILLED, Launcher, Outcome, log_tail, write_task
 
@@ -43,6 +43,10 @@ class Task:
         first = self.trials[0].request
         others = f" (+{len(self.trials) - 1} more)" if len(self.trials) > 1 else ""
         return f"{self.spec.name} of {first.label}, seed {first.seed}{others}"
+
+
+Judge = Callable[[Task], str | None]
+"""Why a stage that is not finished should not be finished, though nothing is wrong with it; None goes on."""
 
 
 def plan_tasks(trials: Sequence[Trial], store: Store) -> list[Task]:
@@ -83,6 +87,7 @@ class Engine:
         display: told what happens.
         retry_failed: try again what failed in an earlier run.
         more: told of each trial that was not finished before and has ended; returns further trials (in the ledger).
+        judge: asked at every look about stages that are not finished; what it ends is pruned, not failed.
     """
 
     def __init__(
@@ -94,10 +99,11 @@ class Engine:
         display: Display,
         retry_failed: bool,
         more: Callable[[Trial], Sequence[Trial]],
+        judge: Judge | None = None,
     ) -> None:
         self.tasks = {task.spec.key: task for task in tasks}
         self.store, self.launcher, self.ledger, self.display = store, launcher, ledger, display
-        self.retry_failed, self.more = retry_failed, more
+        self.retry_failed, self.more, self.judge = retry_failed, more, judge
         self._waiting = list({id(trial): trial for task in tasks for trial in task.trials}.values())
         """Trials that have not ended yet."""
         self._news = False
@@ -128,6 +134,7 @@ class Engine:
         if changed or look:
             self._looked = time.monotonic()
             self._look_elsewhere()
+            self._prune()
         started = self._start_ready()
         if changed or started:
             self.ledger.save()
@@ -141,7 +148,9 @@ class Engine:
         if not self._news:
             return False
         self._news = False
-        ended = [trial for trial in self._waiting if self.ledger.entry(trial)["status"] in (DONE, FAILED, KILLED)]
+        ended = [
+            trial for trial in self._waiting if self.ledger.entry(trial)["status"] in (DONE, FAILED, KILLED, PRUNED)
+        ]
         self._waiting = [trial for trial in self._waiting if trial not in ended]
         added = [new for trial in ended for new in self.more(trial)]
         self._waiting += [trial for trial in added if self.store.find(trial.key) is None]
@@ -149,7 +158,7 @@ class Engine:
             known = self.tasks.setdefault(task.spec.key, task)
             if known is not task:
                 known.trials += task.trials
-                if known.status in (FAILED, KILLED):
+                if known.status in (FAILED, KILLED, PRUNED):
                     for trial in task.trials:
                         self._give_up(trial, known, "")
         if added:
@@ -245,6 +254,14 @@ class Engine:
             task.waits_for = waits_for
         for task in self._with_status(RUNNING):
             task.progress = self.store.progress(task.spec)
+
+    def _prune(self) -> None:
+        for task in [*self._with_status(RUNNING), *self._with_status(PENDING)] if self.judge else []:
+            reason = self.judge(task) if self.judge and task.status in (RUNNING, PENDING) else None
+            if reason:
+                if task.status == RUNNING:
+                    self.launcher.cancel(task.handle)
+                self._failed(task, PRUNED, reason, "")
 
     def _parents_done(self, task: Task) -> bool:
         parents = (self.tasks.get(key) for key in task.spec.parents.values())

@@ -19,6 +19,8 @@ from mmexp.sweeping.work import DONE, FAILED
 
 LEDGER = "ledger.json"
 PENDING, RUNNING, NOT_SELECTED = "pending", "running", "not selected"
+PRUNED = "pruned"
+"""Ended by a search that saw enough of it: no result, and none is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,10 @@ class Ledger:
         """Cells of earlier runs that are not in the table now."""
         before = {_place(entry): entry for entry in self._before}
         return [entry for place, entry in before.items() if place not in self._there]
+
+    def status(self, key: str) -> str | None:
+        """Of the cells that a trial fills; None where it has none."""
+        return next((entry["status"] for entry in self.trials if entry["key"] == key), None)
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """How an earlier try to make a stage failed."""

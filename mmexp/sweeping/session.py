@@ -29,7 +29,7 @@ from mmexp.config import Composed, Composer
 from mmexp.recipe.store import Store
 from mmexp.sweeping.control import Controller, control
 from mmexp.sweeping.engine import plan_tasks
-from mmexp.sweeping.ledger import Head
+from mmexp.sweeping.ledger import PRUNED, Head
 from mmexp.sweeping.preview import show_preview
 from mmexp.sweeping.rows import CommandLine, Request, read_command_line
 from mmexp.sweeping.trials import Mistakes, Trial, Validator, freeze, validate_all
@@ -149,7 +149,7 @@ class Session:
         selected = [entry for entry in ledger.trials if entry["selected"]]
         missing: dict[str, list[str]] = {}
         for entry in selected:
-            if entry["status"] != DONE:
+            if entry["status"] not in (DONE, PRUNED):
                 reason = f"{entry['status']}: {entry['reason']}"
                 missing.setdefault(reason, []).append(f"{entry['label']}/{entry['seed']}")
         if ledger.count(DONE):
