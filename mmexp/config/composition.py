@@ -23,11 +23,25 @@ LISTS = ("encoder", "benchmark")
 
 
 def register_resolvers() -> None:
-    """``${mmexp.root:}``: the shipped configs. ``${mmexp.wandb_offline:}``: true unless W&B has a key."""
+    """``${mmexp.root:}``: the shipped configs. ``${mmexp.wandb_offline:}``: true unless W&B has a key.
+    ``${mmexp.part:0.1,${steps}}``: a tenth of the steps, at least one.
+    ``${mmexp.with_resolution:${model},${resolution}}``: a model whose encoders all see images through that resolution.
+    """
     from omegaconf import OmegaConf
 
+    OmegaConf.register_new_resolver("mmexp.with_resolution", _with_resolution, replace=True)
+    OmegaConf.register_new_resolver("mmexp.part", lambda part, steps: max(1, round(part * steps)), replace=True)
     OmegaConf.register_new_resolver("mmexp.root", lambda: str(config_root()), replace=True)
     OmegaConf.register_new_resolver("mmexp.wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True)
+
+
+def _with_resolution(model: "DictConfig", resolution: "DictConfig") -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    node: Any = OmegaConf.to_container(model, resolve=True)
+    for encoder in node.get("encoders", {}).values():
+        encoder["resolution"] = OmegaConf.to_container(resolution, resolve=True)
+    return node
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ Whatever is left out, the weights of the others are divided by their sum (Honeyb
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mmexp.data.order import EpochOrder, Order, Shards, WeightedOrder
+from mmexp.data.order import EpochOrder, Order, Shards, SubsetOrder, WeightedOrder
 from mmexp.errors import UserError, nearest
 
 
@@ -37,30 +37,19 @@ class BySize:
         return EpochOrder(sizes, seed, shards)
 
 
-class DatasetBalance:
-    """Base of the strategies that draw each sample's dataset by a weight.
+class Selection:
+    """Base of the strategies that can leave datasets out.
 
     Args:
         tasks: dataset -> task, or None; only what names a task needs it.
         leave_out: datasets and tasks that are not drawn from.
         only: datasets and tasks that alone are drawn from; None for all.
-        replacement: any sample at each draw, as the official code; False walks through a dataset without repetition
-            before it starts anew, which covers more and has the same expected counts.
     """
 
     def __init__(
-        self,
-        *,
-        tasks: Mapping[str, str] | None,
-        leave_out: Sequence[str],
-        only: Sequence[str] | None,
-        replacement: bool,
+        self, *, tasks: Mapping[str, str] | None, leave_out: Sequence[str], only: Sequence[str] | None
     ) -> None:
-        self.tasks, self.leave_out, self.only, self.replacement = tasks or {}, leave_out, only, replacement
-
-    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
-        """Dataset -> weight, of those that are drawn from."""
-        raise NotImplementedError
+        self.tasks, self.leave_out, self.only = tasks or {}, leave_out, only
 
     def needed(self, names: Sequence[str]) -> list[str]:
         """Raises ``UserError`` for an unknown name in ``leave_out`` or ``only``, or when nothing is left."""
@@ -74,20 +63,88 @@ class DatasetBalance:
             raise UserError("balance: leave_out and only leave no dataset")
         return left
 
+    def _is_drawn(self, name: str) -> bool:
+        names = {name, self.tasks.get(name, name)}
+        return not names & set(self.leave_out) and (self.only is None or bool(names & set(self.only)))
+
+
+class DatasetBalance(Selection):
+    """Base of the strategies that draw each sample's dataset by a weight.
+
+    Args:
+        tasks: see ``Selection``.
+        leave_out: see ``Selection``.
+        only: see ``Selection``.
+        replacement: any sample at each draw, as the official code; False walks through a dataset without repetition
+            before it starts anew, which covers more and has the same expected counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, str] | None,
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+        replacement: bool,
+    ) -> None:
+        super().__init__(tasks=tasks, leave_out=leave_out, only=only)
+        self.replacement = replacement
+
+    def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Dataset -> weight, of those that are drawn from."""
+        raise NotImplementedError
+
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
         return normalised(self.weights(sizes))
 
     def order(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> Order:
         return WeightedOrder(sizes, self.weights(sizes), seed, replacement=self.replacement, shards=shards)
 
-    def _is_drawn(self, name: str) -> bool:
-        names = {name, self.tasks.get(name, name)}
-        return not names & set(self.leave_out) and (self.only is None or bool(names & set(self.only)))
-
     def _task(self, name: str) -> str:
         if name not in self.tasks:
             raise UserError(f"balance.tasks: dataset '{name}' has no task; name it in the data config, under tasks")
         return self.tasks[name]
+
+
+class Subset(Selection):
+    """As ``BySize``, of a part of the mixture: some of its datasets, and of each a random fraction of its samples.
+
+    The samples are drawn by the seed of the data; with the same seed, those of a smaller fraction are among those of a
+    larger one. A sample that cannot be used is replaced by any of its dataset.
+
+    Args:
+        fraction: of the samples of each dataset, above 0 and at most 1; at least one sample stays.
+        tasks: see ``Selection``.
+        leave_out: see ``Selection``.
+        only: see ``Selection``.
+    """
+
+    def __init__(
+        self,
+        *,
+        fraction: float,
+        tasks: Mapping[str, str] | None,
+        leave_out: Sequence[str],
+        only: Sequence[str] | None,
+    ) -> None:
+        super().__init__(tasks=tasks, leave_out=leave_out, only=only)
+        if not 0 < fraction <= 1:
+            raise UserError(f"balance.fraction: {fraction}; above 0 and at most 1")
+        self.fraction = fraction
+
+    def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        return normalised(sizes)
+
+    def order(self, sizes: Mapping[str, int], seed: int, shards: Shards) -> Order:
+        """Raises ``UserError`` for a fraction of a dataset in shards: each would be read for a few of its samples."""
+        if self.fraction == 1:
+            return EpochOrder(sizes, seed, shards)
+        if shards:
+            raise UserError(
+                f"balance.fraction: dataset '{next(iter(shards))}' is in shards and can only be read as a whole; "
+                "put fewer of them into its folder"
+            )
+        return SubsetOrder(sizes, self.fraction, seed)
 
 
 class PerDataset(DatasetBalance):

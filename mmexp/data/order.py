@@ -70,6 +70,36 @@ class EpochOrder:
         return epochs * sizes + np.bincount(datasets, minlength=len(sizes))
 
 
+class SubsetOrder:
+    """An epoch order of a random fraction of each dataset's samples.
+
+    Args:
+        sizes: dataset -> samples.
+        fraction: of each dataset, above 0; at least one sample stays.
+        seed: of all draws. Which samples of a dataset stay depends on its name, not on what stands beside it, and those
+            of a smaller fraction are among those of a larger one.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], fraction: float, seed: int) -> None:
+        self.kept = [
+            generator(seed, f"subset of {name}", 0).permutation(size)[: max(1, round(fraction * size))]
+            for name, size in sizes.items()
+        ]
+        left = {name: len(kept) for name, kept in zip(sizes, self.kept, strict=True)}
+        self.epochs = EpochOrder(left, seed, {})
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        datasets, places = self.epochs.locate(positions)
+        indices = np.empty_like(places)
+        for dataset in np.unique(datasets):
+            chosen = datasets == dataset
+            indices[chosen] = self.kept[dataset][places[chosen]]
+        return datasets, indices
+
+    def counts(self, num_positions: int) -> np.ndarray:
+        return self.epochs.counts(num_positions)
+
+
 class WeightedOrder:
     """Each position draws its dataset by weight, independently.
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmexp.data.balance import BySize, PerDataset, PerSample, PerTask, Temperature, Tuned
+from mmexp.data.balance import BySize, PerDataset, PerSample, PerTask, Subset, Temperature, Tuned
 from mmexp.data.build import build_mixture
-from mmexp.data.order import WeightedOrder
+from mmexp.data.order import SubsetOrder, WeightedOrder
 from mmexp.errors import UserError
 from tests.data.making import llava_record, write_dataset
 
@@ -86,6 +86,54 @@ def test_leaving_out_tasks_and_datasets(changes: dict[str, Any], expected: list[
 def test_mistakes_are_named(make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make().needed(list(SIZES))
+
+
+def subset(**changes: Any) -> Subset:
+    return Subset(**{"fraction": 0.25, "tasks": TASKS, "leave_out": [], "only": None, **changes})
+
+
+def test_a_subset_is_a_fraction_of_each_dataset_seen_once_per_epoch() -> None:
+    order = subset().order(SIZES, 3, {})
+    kept = {"vqa": 100, "gqa": 225, "sqa": 3, "ref": 30}
+    total = sum(kept.values())
+    epochs = []
+    for epoch in range(2):
+        datasets, indices = order.locate(np.arange(epoch * total, (epoch + 1) * total))
+        assert np.bincount(datasets).tolist() == list(kept.values())
+        epochs.append(list(zip(datasets.tolist(), indices.tolist(), strict=True)))
+    assert set(epochs[0]) == set(epochs[1])
+    assert len(set(epochs[0])) == total
+    assert epochs[0] != epochs[1]
+    assert sorted(index for dataset, index in epochs[0] if dataset == 0) != list(range(100))
+    assert order.counts(2 * total).tolist() == [2 * size for size in kept.values()]
+
+
+def test_subsets_of_a_seed_lie_in_each_other_and_do_not_depend_on_the_neighbours() -> None:
+    small, large = (SubsetOrder(SIZES, fraction, 3).kept for fraction in (0.1, 0.5))
+    assert all(set(few) < set(many) for few, many in zip(small, large, strict=True))
+    assert np.array_equal(SubsetOrder({"gqa": 900}, 0.5, 3).kept[0], large[1])
+    assert set(SubsetOrder(SIZES, 0.5, 4).kept[0]) != set(large[0])
+    assert len(SubsetOrder({"sqa": 12}, 0.01, 3).kept[0]) == 1
+
+
+def test_a_whole_subset_is_by_size() -> None:
+    positions = np.arange(2000)
+    whole, plain = (kind.order(SIZES, 3, {}) for kind in (subset(fraction=1.0), BySize()))
+    assert np.array_equal(whole.locate(positions), plain.locate(positions))
+    assert subset(only=["open"], leave_out=["gqa"]).needed(list(SIZES)) == ["vqa"]
+    close(subset(fraction=0.5).shares({"vqa": 400, "sqa": 100}), vqa=0.8, sqa=0.2)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.5, math.nan])
+def test_a_subset_needs_a_fraction(fraction: float) -> None:
+    with pytest.raises(UserError, match=r"balance\.fraction: .*; above 0 and at most 1"):
+        subset(fraction=fraction)
+
+
+def test_a_dataset_in_shards_has_no_subset() -> None:
+    with pytest.raises(UserError, match=r"balance\.fraction: dataset 'coyo' is in shards"):
+        subset().order({"coyo": 10}, 0, {"coyo": [5, 5]})
+    assert subset(fraction=1).order({"coyo": 10}, 0, {"coyo": [5, 5]}).counts(10).tolist() == [10]
 
 
 def test_a_dataset_without_task() -> None:
