@@ -215,20 +215,16 @@ def place_sign(spec: WorldSpec, sign: Sign) -> np.ndarray:
 def draw_print(spec: WorldSpec, sign: Sign, dice: Dice) -> np.ndarray:
     """The sign's text as what is added to the plate: (side, side) int16, -1, 0 or 1; its place on the plate is random.
 
-    Fine print: a dot is a checkerboard of light and dark pixels, light or dark first at random, with the plate's grey
-    as its mean. A dot lies on even pixels; so an image at half the side has no trace of it left.
+    Fine print: a dot is a checkerboard of light and dark pixels, with the plate's grey as its mean. A dot lies on even
+    pixels; so an image at half the side has no trace of it left.
     """
     stroke = np.kron(text_mask(sign.text), np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
     rows, columns = stroke.shape
     top = sign.row * spec.cell + _even_offset(spec.cell - rows, dice)
     left = sign.column * spec.cell + _even_offset(SIGN_CELLS * spec.cell - columns, dice)
-    first = 1 - 2 * (dice.bytes(text_mask(sign.text).size).astype(np.int16) % 2).reshape(text_mask(sign.text).shape)
     y, x = np.mgrid[0:rows, 0:columns]
-    checks = 1 - 2 * ((y + x) % 2)
     added = np.zeros((spec.image_size, spec.image_size), dtype=np.int16)
-    added[top : top + rows, left : left + columns] = (
-        stroke * checks * np.kron(first, np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
-    )
+    added[top : top + rows, left : left + columns] = stroke * (1 - 2 * ((y + x) % 2))
     return added
 
 

@@ -33,7 +33,7 @@ class WorldStage:
         UserError: a world that cannot be drawn, unknown families, a number of images below 1.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(
         self,
