@@ -183,6 +183,14 @@ class Encoder(Protocol):
 class Resolution(Protocol):
     """How an image becomes the views of one encoder, and how the views' visual tokens become the image's."""
 
+    @property
+    def scheme(self) -> Mapping[str, object]:
+        """Setting -> value, of all that decides how images are cut and put together; encoders of a model share it."""
+
+    @property
+    def sizes(self) -> Sequence[ImageSize]:
+        """An image size for each way in which images are cut; between them they have the most visual tokens."""
+
     def num_views(self, size: ImageSize) -> int: ...
 
     def views(self, image: Image.Image) -> np.ndarray:

@@ -55,22 +55,33 @@ class ImageReader:
     def size(self, path: Path, origin: str) -> ImageSize:
         """(width, height), read from the file's header. Raises ``BadSample``."""
         with _opened(path, origin) as image:
-            return image.size
+            size = image.size
+        self._check(size, origin)
+        return size
 
     def read(self, path: Path, origin: str) -> LoadedImage:
         """Decode an image and make its views.
 
         Raises:
-            BadSample: the file is missing or cannot be decoded.
+            BadSample: the file is missing or cannot be decoded, or no resolution takes its size.
             UserError: the encoders' resolutions make different numbers of views.
         """
         with _opened(path, origin) as image:
             decoded = image.convert("RGB")
+        self._check(decoded.size, origin)
         views = {name: resolution.views(decoded) for name, resolution in self.resolutions.items()}
         counts = {name: len(view) for name, view in views.items()}
         if len(set(counts.values())) != 1:
             raise UserError(f"model.encoders.*.resolution: encoders must make equally many views of an image: {counts}")
         return LoadedImage(decoded.size, next(iter(counts.values())), views)
+
+    def _check(self, size: ImageSize, origin: str) -> None:
+        """Raises ``BadSample`` for a size that a resolution cannot cut into views."""
+        for resolution in self.resolutions.values():
+            try:
+                resolution.num_views(size)
+            except UserError as error:
+                raise BadSample(origin, str(error)) from error
 
     def find_features(self, image: LoadedImage) -> None:
         """Look up the stored features of the image's views and remember them in ``image.features``."""

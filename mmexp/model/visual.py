@@ -13,7 +13,7 @@ from torch import nn
 from mmexp.encoder.block_encoder import Tap, depths_of
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import FeatureMap, FeatureShape, Grid, ImageBatch, ImageSize
+from mmexp.interfaces import FeatureMap, FeatureShape, Grid, ImageBatch, ImageSize, Resolution
 
 
 class VisionSide(nn.Module):
@@ -49,9 +49,10 @@ class VisionSide(nn.Module):
             projector, reduction = build_chain(spec, stream, out_dim=out_dim)
             self.projector.append(projector)
             self.reduction.append(reduction)
-        # All encoders of an image are cut into views alike; the first one's resolution puts them together again.
-        self.resolution = next(iter(self.resolutions.values()))
+        self.resolution = shared_resolution(self.resolutions)
         self.assembler = self.resolution.assembler(out_dim)
+        self.max_num_tokens = max(self.num_tokens(size) for size in self.resolution.sizes)
+        """Visual tokens of the image that has most of them."""
 
     @property
     def outlets(self) -> Any:
@@ -141,6 +142,25 @@ def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) 
         return projector(FeatureShape(before.num_tokens, stream.dim, before.grid)), before
     own = projector(stream)
     return own, reduction(own.num_tokens, own.grid)
+
+
+def shared_resolution(resolutions: Mapping[str, Resolution]) -> Resolution:
+    """The first encoder's, which puts the views of all encoders together again.
+
+    Raises:
+        UserError: another encoder cuts images otherwise, so that its views show other parts of them.
+    """
+    (first, shared), *others = resolutions.items()
+    for name, other in others:
+        for key in [*shared.scheme, *other.scheme]:
+            mine, theirs = shared.scheme.get(key, "-"), other.scheme.get(key, "-")
+            if mine != theirs:
+                raise UserError(
+                    f"model.encoders.*.resolution: {first} and {name} must cut an image alike, but differ in {key}: "
+                    f"{mine} and {theirs}; "
+                    + ("set resolution.tile_size" if key == "tile_size" else "give them one resolution")
+                )
+    return shared
 
 
 def build_resolution(name: str, node: Mapping[str, Any]) -> Any:

@@ -31,7 +31,7 @@ class Plan:
     samples: dict[str, int]
     """Stage -> samples that it sees (steps times global batch)."""
     visual_tokens: int
-    """Of one square image at the encoder's own size."""
+    """Of the image that has most of them (one with tiles for every place; all are alike with one view)."""
 
 
 def plan(row: str, config: Mapping[str, Any]) -> Plan:
@@ -56,7 +56,7 @@ def plan(row: str, config: Mapping[str, Any]) -> Plan:
         trained=trained,
         steps=steps,
         samples=samples,
-        visual_tokens=visual_tokens(model, spec),
+        visual_tokens=visual_tokens(model),
     )
 
 

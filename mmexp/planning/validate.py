@@ -19,7 +19,7 @@ def validate(config: Mapping[str, Any]) -> None:
         if "model" not in stage:
             continue
         model = meta_model(stage["model"])
-        num_visual = visual_tokens(model, stage["model"])
+        num_visual = visual_tokens(model)
         check_context(num_visual, model.llm.context_length, "llm (its context)")
         if "trainable" in stage:
             check_trainable(name, stage["trainable"], model)
@@ -28,12 +28,9 @@ def validate(config: Mapping[str, Any]) -> None:
             check_context(num_visual, stage["data"]["batching"]["max_length"], key)
 
 
-def visual_tokens(model: Any, spec: Mapping[str, Any]) -> int:
-    """Of one square image at the encoder's own size; 0 for a model without vision side."""
-    if model.vision is None:
-        return 0
-    side = max(int(node["image_size"]) for node in spec["encoders"].values())
-    return model.vision.num_tokens((side, side))
+def visual_tokens(model: Any) -> int:
+    """Of the image that has most of them; 0 for a model without vision side."""
+    return model.vision.max_num_tokens if model.vision is not None else 0
 
 
 def check_context(num_visual: int, length: int, key: str) -> None:

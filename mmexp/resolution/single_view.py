@@ -38,6 +38,14 @@ class SingleView(ABC):
     def fit(self, image: "Image.Image") -> "Image.Image":
         """RGB image of any size -> RGB image of (width, height)."""
 
+    @property
+    def scheme(self) -> dict[str, object]:
+        return {"views": "one"}
+
+    @property
+    def sizes(self) -> list[ImageSize]:
+        return [(self.width, self.height)]
+
     def num_views(self, size: ImageSize) -> int:
         return 1
 

@@ -51,8 +51,10 @@ def _targets(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     found: list[tuple[str, Mapping[str, Any]]] = []
     parts: list[tuple[str, Mapping[str, Any]]] = []
     _collect(config, "", found)
-    _collect(config.get("model"), "model", parts)
-    seen = [node for _, node in stage_nodes(config).values()] + [node for _, node in parts]
+    stages = [node for _, node in stage_nodes(config).values()]
+    for model in (config.get("model"), *(stage.get("model") for stage in stages)):
+        _collect(model, "model", parts)
+    seen = stages + [node for _, node in parts]
     for key, node in sorted(found, key=lambda item: item[0].count(".")):
         if node not in seen:
             seen.append(node)

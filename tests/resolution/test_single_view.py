@@ -91,7 +91,7 @@ def test_a_wrong_image_size_names_the_key(image_size):
         Resize(image_size=image_size, mean=CLIP_MEAN)
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [CONF / f"{name}.yaml" for name in ("pad", "resize", "square")], ids=lambda p: p.stem)
 def test_every_config_names_its_class(path):
     from importlib import import_module
 
