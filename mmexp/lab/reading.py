@@ -1,5 +1,6 @@
 """Reading, as Pix2Struct's part among the experts: the tokens of a sign tell what is written on it."""
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -7,34 +8,77 @@ from mmexp.interfaces import FeatureShape
 from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, SIGN_VALUES, Drawn, labelled_loss, percent_right
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.world import SIGN_CELLS
+
+SIGNS_TRIED = 16
+"""Signs of other images that are tried for one page."""
 
 
 class Reading(Objective):
     """Each token tells whether it is on a sign; those that are tell the number's tens and ones, or the word.
 
+    Some images of a batch become pages, full of the signs of others, as Pix2Struct is pre-trained on pages full of text
+    (arXiv:2210.03347): several times as many signs in a step.
+
     Args:
+        pages_percent: share of a batch that becomes pages, 0..100.
         shape: of the encoder's deepest tap; a fact of the network.
     """
 
-    def __init__(self, *, shape: FeatureShape) -> None:
+    def __init__(self, *, pages_percent: int, shape: FeatureShape) -> None:
         super().__init__()
         assert shape.grid is not None
-        self.grid = shape.grid
+        self.pages_percent, self.grid = pages_percent, shape.grid
         self.sign = nn.Linear(shape.dim, 2)
         self.text = nn.ModuleDict({name: nn.Linear(shape.dim, len(SIGN_VALUES[name])) for name in SIGN_VALUES})
 
     def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        tokens = look(drawn.views).tokens
-        text = (labelled_loss(head(tokens), self.labels(drawn, name)) for name, head in self.text.items())
-        return sum(text, start=labelled_loss(self.sign(tokens), drawn.sign_tokens(self.grid).long()))
+        views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, dice)
+        tokens, sources = look(views).tokens, self.per_token(sources)
+        text = (labelled_loss(head(tokens), self.labels(drawn, name, sources)) for name, head in self.text.items())
+        return sum(text, start=labelled_loss(self.sign(tokens), (sources != NOTHING).long()))
 
-    def labels(self, drawn: Drawn, name: str) -> torch.Tensor:
-        """(B, N), only on signs."""
-        return torch.where(drawn.sign_tokens(self.grid), drawn.sign_labels(name)[:, None], NOTHING)
+    def per_token(self, sources: torch.Tensor) -> torch.Tensor:
+        """(B, cells, cells) -> (B, N)."""
+        rows, columns = (side // sources.shape[1] for side in self.grid)
+        return sources.repeat_interleave(rows, 1).repeat_interleave(columns, 2).flatten(1)
+
+    def labels(self, drawn: Drawn, name: str, sources: torch.Tensor) -> torch.Tensor:
+        """(B, N), only on signs; ``sources``: the scene whose sign is on each token."""
+        return torch.where(sources != NOTHING, drawn.sign_labels(name)[sources], NOTHING)
 
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Percent right of the tokens on signs, and of all for ``sign``."""
-        tokens = look(drawn.views).tokens
-        right = {name: percent_right(head(tokens), self.labels(drawn, name)) for name, head in self.text.items()}
-        return {"sign": percent_right(self.sign(tokens), drawn.sign_tokens(self.grid).long()), **right}
+        views, sources = with_pages(drawn, 0, Dice(0))
+        tokens, sources = look(views).tokens, self.per_token(sources)
+        right = {
+            name: percent_right(head(tokens), self.labels(drawn, name, sources)) for name, head in self.text.items()
+        }
+        return {"sign": percent_right(self.sign(tokens), (sources != NOTHING).long()), **right}
+
+
+def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views, and the scene whose sign is on each cell (B, cells, cells), or ``NOTHING``.
+
+    The first ``pages`` images get signs of others on the same cells, over whatever is there but another sign.
+    """
+    views, cells = drawn.views.clone(), drawn.spec.grid
+    height, width = (side // cells for side in views.shape[2:])
+    sources = np.full((len(views), cells, cells), NOTHING)
+    signs = [(image, scene.sign) for image, scene in enumerate(drawn.scenes) if scene.sign]
+    own = {image: (image, sign) for image, sign in signs}
+    for page in range(len(views)):
+        tried = [own[page]] if page in own else []
+        if page < pages and signs:
+            tried += [signs[place] for place in dice.sample(len(signs), min(SIGNS_TRIED, len(signs)))]
+        for image, sign in tried:
+            place = sources[page, sign.row, sign.column : sign.column + SIGN_CELLS]
+            if (place != NOTHING).any():
+                continue
+            place[:] = image
+            if image != page:
+                top, left = sign.row * height, sign.column * width
+                part = (slice(None), slice(top, top + height), slice(left, left + SIGN_CELLS * width))
+                views[page][part] = drawn.views[image][part]
+    return views, torch.from_numpy(sources)

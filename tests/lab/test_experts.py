@@ -17,6 +17,7 @@ from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, Drawn, draw_batch
 from mmexp.lab.masked_patches import MaskedPatches
 from mmexp.lab.probes import ProbeBudget, chance, examine, probe
+from mmexp.lab.reading import with_pages
 from mmexp.lab.segmentation import Segmentation
 from mmexp.lab.world import SHAPES
 from tests.lab.making import lab_config, spec
@@ -93,6 +94,22 @@ def test_masks_and_boxes_are_those_of_the_objects() -> None:
         centre = np.array([token % 8 * 8 + 4, token // 8 * 8 + 4] * 2)
         found = boxes[image, token].numpy() * 16 + centre
         assert np.allclose(found, [x.min(), y.min(), x.max() + 1, y.max() + 1])
+
+
+def test_pages_are_full_of_signs_that_lie_where_they_lay() -> None:
+    drawn = batch(30)
+    views, sources = with_pages(drawn, 20, Dice(2))
+    for image, scene in enumerate(drawn.scenes):
+        signs = {int(source) for source in sources[image].flatten()} - {NOTHING}
+        assert (image in signs) == (scene.sign is not None)
+        if image >= 20:
+            assert torch.equal(views[image], drawn.views[image]) and signs <= {image}
+        for row, column in (sources[image] != NOTHING).nonzero().tolist():
+            part = (slice(None), slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
+            sign = drawn.scenes[int(sources[image, row, column])].sign
+            assert sign and sign.row == row and column - sign.column in (0, 1)
+            assert torch.equal(views[image][part], drawn.views[int(sources[image, row, column])][part])
+    assert (sources[:20] != NOTHING).sum() > 3 * (sources[20:] != NOTHING).sum()
 
 
 def test_masked_patches_reach_the_loss_only_through_their_neighbours() -> None:
