@@ -45,7 +45,8 @@ def parse_check(check: str) -> list[Linear]:
     """The expressions that must all be positive for the claim to hold.
 
     ``a.x > b.x + 1`` gives one; a chain ``a.x > b.x > c.x`` and ``and`` give several. Terms are ``row.metric``,
-    numbers, ``+`` and ``-``. ``>=`` is read as ``>``: they differ only where two measured numbers are equal.
+    numbers, ``+``, ``-`` and ``number * term``. ``>=`` is read as ``>``: they differ only where two measured numbers
+    are equal.
 
     Raises:
         UserError: anything else, with the place.
@@ -134,7 +135,9 @@ def _linear(node: ast.expr, terms: Mapping[str, Term], check: str) -> Linear:
             return _linear(left, terms, check).plus(_linear(right, terms, check))
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _linear(left, terms, check).plus(_linear(right, terms, check), -1.0)
-    raise UserError(f"findings: check '{check}' may only have terms row.metric, numbers, + and -")
+        case ast.BinOp(left=ast.Constant(value=int() | float() as factor), op=ast.Mult(), right=right):
+            return Linear({}).plus(_linear(right, terms, check), float(factor))
+    raise UserError(f"findings: check '{check}' may only have terms row.metric, numbers, +, - and number * term")
 
 
 def _compare(linear: Linear, measurements: Measurements, labels: Mapping[str, Sequence[str]], check: str) -> Comparison:

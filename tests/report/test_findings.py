@@ -21,6 +21,8 @@ def test_parsing():
     assert terms("a.x - (b.x - c.x) > -1.5") == [({("a", "x"): 1, ("b", "x"): -1, ("c", "x"): 1}, 1.5)]
     assert terms("a.x > b.x > c.x") == terms("a.x > b.x and b.x > c.x")
     assert len(terms("a.x > b.x > c.x")) == 2
+    assert terms("a.x > 0.98 * b.x") == [({("a", "x"): 1, ("b", "x"): -0.98}, 0)]
+    assert terms("2 * (a.x - b.x) > 1") == [({("a", "x"): 2, ("b", "x"): -2}, -1)]
     assert terms("with.x > without.x") == [({("with", "x"): 1, ("without", "x"): -1}, 0)]
 
 

@@ -1,10 +1,13 @@
-"""Converters from the official raw formats of Honeybee's datasets to JSON lines: ``mmexp convert NAME RAW OUT``."""
+"""Converters from the official raw formats of the papers' data to JSON lines: ``mmexp convert NAME RAW OUT``."""
+
+from functools import partial
 
 from mmexp.importing.datasets.base import Converter, convert
 from mmexp.importing.datasets.boxes import refcoco, vgloc
 from mmexp.importing.datasets.captions import coyo100m
 from mmexp.importing.datasets.choice import aokvqa, sqa
 from mmexp.importing.datasets.conversations import llava150k, sharegpt
+from mmexp.importing.datasets.mixture import MIXTURE, OKVQA, SOURCES, mixture
 from mmexp.importing.datasets.vqa import gqa, ocrvqa, vqav2, vsr
 
 CONVERTERS: dict[str, Converter] = {
@@ -28,6 +31,10 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "vsr": Converter(vsr, "folder with train.jsonl of the random split"),
 }
-"""Name of the dataset in the data config ``honeybee`` -> how it is made."""
+"""Name of the dataset in the data config ``honeybee`` -> how it is made; ``mix_...``: those of ``ladder``."""
+
+for _source in SOURCES:
+    _needed = f"{MIXTURE} and OKVQA's {OKVQA}" if _source in ("vqav2", "okvqa") else MIXTURE
+    CONVERTERS[f"mix_{_source}"] = Converter(partial(mixture, source=_source), f"folder with {_needed}")
 
 __all__ = ["CONVERTERS", "Converter", "convert"]
