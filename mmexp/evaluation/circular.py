@@ -5,7 +5,7 @@ from typing import Any
 
 from mmexp.data.choices import LETTERS
 from mmexp.errors import UserError
-from mmexp.evaluation.benchmark import Benchmark, choices_of
+from mmexp.evaluation.benchmark import Benchmark, Question, choices_of
 from mmexp.evaluation.metrics.choice import COPIES, COPY_MARK, MultipleChoice
 
 
@@ -15,16 +15,19 @@ class CircularBenchmark(Benchmark):
     ``limit`` counts questions, not copies.
 
     Raises:
-        UserError: the metric does not count copies as one; on reading: a question without choices, or rotated already.
+        UserError: on reading: the metric does not count copies as one, a question without choices, or rotated already.
     """
 
-    def _asked(self, record: dict[str, Any], origin: str) -> Iterator[dict[str, Any]]:
-        choices = choices_of(record, origin)
+    def questions(self) -> list[Question]:
         if not isinstance(self.metric, MultipleChoice) or not self.metric.is_circular:
             raise UserError(
                 f"metric: '{self.metric_key}' ({self.metric.variant}) does not count the rotated copies of a question "
                 "as one; mmbench does, and multiple_choice with variant: circular"
             )
+        return super().questions()
+
+    def _asked(self, record: dict[str, Any], origin: str) -> Iterator[dict[str, Any]]:
+        choices = choices_of(record, origin)
         if not choices:
             raise UserError(f"{origin}: no 'choices' to rotate")
         name, answer = str(record.get("question_id", "")), record.get("answer")
