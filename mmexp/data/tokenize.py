@@ -97,15 +97,14 @@ class ConversationTokenizer:
             )
         return sample
 
-    def prompt(
-        self, turn: Turn, image: Path | None, size: ImageSize | None, dataset: str, origin: str
-    ) -> TokenizedSample:
-        """A question up to where its answer starts, without labels.
+    def prompt(self, turn: Turn, image: Path | None, num_visual: int, dataset: str, origin: str) -> TokenizedSample:
+        """A question up to where its answer starts, without labels, and with ``num_visual`` visual tokens.
+
+        Its length is not checked: what it may be depends on what is to be answered.
 
         Raises:
             UserError: with ``origin``, the text cannot be rendered.
         """
-        num_visual = self._num_visual(size, origin)
         text = self._text(lambda: self.template.prompt(turn, num_visual > 0), origin)
         return self._sample(text, num_visual, image, dataset, origin)
 

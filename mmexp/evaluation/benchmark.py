@@ -13,6 +13,7 @@ from mmexp.data.choices import LETTERS, choice_lines
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers, make_metric, metric_name
 from mmexp.interfaces import Turn
+from mmexp.video.frames import Video, shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,13 @@ class Question:
     """Their texts, A first; they also stand below ``turn.question``."""
     origin: str
     """``file:line``."""
+    video: Video | None = None
+    """What is shown in place of ``image``."""
+
+    @property
+    def shown(self) -> str:
+        """The image or video it is about, empty without one."""
+        return shown(self.video) if self.video is not None else "" if self.image is None else str(self.image)
 
 
 class Benchmark:
@@ -50,6 +58,9 @@ class Benchmark:
         UserError: no such metric or variant, a limit below 1.
     """
 
+    aggregation: Any = None
+    """What joins the frames of a video; None where questions are about images."""
+
     def __init__(
         self,
         *,
@@ -71,6 +82,10 @@ class Benchmark:
         self.max_new_tokens = max_new_tokens
         self.limit = limit
 
+    def label(self, name: str) -> str:
+        """Name of the folder for further evaluations of the benchmark that is called ``name``."""
+        return name if self.aggregation is None else f"{name}-{self.aggregation.label}"
+
     def check_files(self) -> None:
         """Raises ``UserError`` when the annotations or the image folder are not there."""
         if not self.annotations.is_file():
@@ -90,7 +105,7 @@ class Benchmark:
         if not questions:
             raise UserError(f"{self.annotations}: no questions")
         problem = self.metric.group_problem(
-            [self.metric.unit(q.id, q.turn.family, str(q.image), index) for index, q in enumerate(questions)]
+            [self.metric.unit(q.id, q.turn.family, q.shown, index) for index, q in enumerate(questions)]
         )
         if problem:
             raise UserError(f"{self.annotations}: {problem}" + (f" (limit is {self.limit})" if self.limit else ""))
@@ -105,7 +120,7 @@ class Benchmark:
         return Answers(
             question_ids=[question.id for question in questions],
             families=[question.turn.family for question in questions],
-            images=["" if question.image is None else str(question.image) for question in questions],
+            images=[question.shown for question in questions],
             questions=[question.turn.question for question in questions],
             predictions=list(predictions),
             answers=[question.turn.answer for question in questions],

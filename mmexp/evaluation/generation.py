@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from mmexp.data.batching import Block, make_batch, make_blocks
-from mmexp.data.images import ImageReader, LoadedImage
+from mmexp.data.images import LoadedImage
 from mmexp.data.tokenize import ConversationTokenizer
+from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Question
 from mmexp.evaluation.decode import greedy
+from mmexp.evaluation.viewing import ImageViewer, VideoViewer, Viewer, shown_by
 from mmexp.instantiate import instantiate
-from mmexp.model.build import no_visual_tokens, token_counter
+from mmexp.interfaces import TokenizedSample
+from mmexp.model.build import no_visual_tokens
 from mmexp.model.mllm import Mllm
 from mmexp.training.transfer import to_device
+from mmexp.video.aggregation import Aggregation
 
 
 def generate_answers(
@@ -25,29 +28,40 @@ def generate_answers(
     batch_size: int,
     max_new_tokens: int,
     progress: Callable[[int], None],
+    aggregation: Aggregation | None = None,
+    features: Any = None,
 ) -> list[str]:
     """Greedy answers in the order of ``questions``.
 
     Args:
         template: config node.
         use_images: False asks without the images.
-        batch_size: questions decoded together, about: the questions of an image stay together.
+        batch_size: questions decoded together, about: the questions of an image stay together. Of questions about
+            videos as many fewer as a video has frames.
         max_new_tokens: longest answer.
         progress: told how many questions more are answered.
+        aggregation: joins the frames of videos; None where the questions are about images.
+        features: stored features of images, or None.
 
     Raises:
-        UserError: an image that cannot be read, or a prompt and answer that exceed the LLM's context.
+        UserError: an image or video that cannot be read, or a prompt and answer that exceed the LLM's context.
     """
     use_packed_attention(model)
-    asker = Asker(model, template, use_images, max_new_tokens)
+    viewer: Viewer | None = None
+    if use_images and model.vision is not None:
+        viewer = ImageViewer(model, features) if aggregation is None else VideoViewer(model, aggregation)
+    asker = Asker(model, template, viewer, max_new_tokens)
     answers: list[str] = [""] * len(questions)
-    order = sorted(range(len(questions)), key=lambda index: str(questions[index].image))
-    groups = [list(group) for _, group in groupby(order, key=lambda index: str(questions[index].image))]
-    for batch in batches_of(groups, batch_size):
-        indices = [index for group in batch for index in group]
-        for index, text in zip(indices, asker.ask([[questions[i] for i in group] for group in batch]), strict=True):
-            answers[index] = text
-        progress(len(indices))
+    order = sorted(range(len(questions)), key=lambda index: questions[index].shown)
+    groups = [list(group) for _, group in groupby(order, key=lambda index: questions[index].shown)]
+    views = 1 if aggregation is None else aggregation.frames
+    with shown_by(model, viewer):
+        for batch in batches_of(groups, max(1, batch_size // views)):
+            indices = [index for group in batch for index in group]
+            texts = asker.ask([[questions[index] for index in group] for group in batch])
+            for index, text in zip(indices, texts, strict=True):
+                answers[index] = text
+            progress(len(indices))
     return answers
 
 
@@ -73,29 +87,30 @@ def use_packed_attention(model: Mllm) -> None:
 
 
 class Asker:
-    """Turns groups of questions (each about one image) into answers."""
+    """Turns groups of questions (each about one image or video) into answers.
 
-    def __init__(self, model: Mllm, template: Mapping[str, Any], use_images: bool, max_new_tokens: int) -> None:
-        self.model, self.max_new_tokens = model, max_new_tokens
-        self.use_images = use_images and model.vision is not None
+    Args:
+        viewer: shows what the questions are about; None asks without.
+    """
+
+    def __init__(self, model: Mllm, template: Mapping[str, Any], viewer: Viewer | None, max_new_tokens: int) -> None:
+        self.model, self.viewer, self.max_new_tokens = model, viewer, max_new_tokens
         self.tokenizer = ConversationTokenizer(
             tokenizer=model.llm.tokenizer,
             template=instantiate(template, "template"),
-            num_visual_tokens=token_counter(model) if self.use_images else no_visual_tokens,
+            num_visual_tokens=no_visual_tokens,
             max_length=model.llm.context_length - max_new_tokens,
         )
         eos: Any = model.llm.tokenizer.eos_token_id
         self.stop_ids = list({*self.tokenizer.stop_ids, eos} - {None})
-        self.images = ImageReader(resolutions=model.sight.resolutions, features=None) if self.use_images else None
 
     def ask(self, groups: Sequence[Sequence[Question]]) -> list[str]:
         """Answers, group by group."""
         blocks: list[Block] = []
         images: list[LoadedImage | None] = []
         for group in groups:
-            image = self._image(group[0].image, group[0].origin)
-            size = image.size if image else None
-            prompts = [self.tokenizer.prompt(q.turn, q.image, size, "", q.origin) for q in group]
+            image = self.viewer.load(group[0]) if self.viewer else None
+            prompts = [self._prompt(question, image) for question in group]
             made = make_blocks(prompts, "shared_prefix", self.tokenizer.max_length)
             blocks += made
             images += [image] * len(made)
@@ -105,5 +120,16 @@ class Asker:
         texts = self.model.llm.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _image(self, path: Path | None, origin: str) -> LoadedImage | None:
-        return self.images.read(path, origin) if self.images and path else None
+    def _prompt(self, question: Question, image: LoadedImage | None) -> TokenizedSample:
+        """Raises ``UserError`` where nothing would be left of the context to answer in: a question is never cut off."""
+        num_visual = self.viewer.num_tokens(image) if self.viewer and image else 0
+        prompt = self.tokenizer.prompt(question.turn, question.image, num_visual, "", question.origin)
+        length, most = len(prompt.input_ids), self.tokenizer.max_length
+        if length > most:
+            text = length - num_visual
+            remedy = f"; {self.viewer.remedy(image, most - text)}" if self.viewer and image else ""
+            raise UserError(
+                f"{question.origin}: {num_visual} visual tokens, {text} of the question and {self.max_new_tokens} for "
+                f"the answer are more than the {most + self.max_new_tokens} positions of the LLM's context{remedy}"
+            )
+        return prompt

@@ -59,8 +59,9 @@ class EvaluateStage:
         self.seed, self.num_threads, self.precision = seed, num_threads, precision
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
-        """Reads of ``runtime``: ``eval_batch_size``, ``accelerator``; and, all optional, ``trial_key``, ``stage_keys``,
-        ``stage_seconds`` and ``config_choices`` for the result, ``progress(done, total)`` for the display."""
+        """Reads of ``runtime``: ``eval_batch_size``, ``accelerator``; all optional: what ``stored_features`` reads;
+        ``trial_key``, ``stage_keys``, ``stage_seconds`` and ``config_choices`` for the result; for the display
+        ``progress(done, total)``."""
         started = time.perf_counter()
         questions = {name: benchmark.questions() for name, benchmark in self.benchmarks.items()}
         model = self._model(runtime)
@@ -72,7 +73,9 @@ class EvaluateStage:
         costs = {
             "evaluation_seconds": ended - started,
             "seconds_per_question": (ended - asked) / asking,
-            **_model_costs(model, questions, self.use_images),
+            **_model_costs(
+                model, questions, {name: part.aggregation for name, part in self.benchmarks.items()}, self.use_images
+            ),
             "step_ms": step_ms(Path(self.init_from) / METRICS_FILE) if self.init_from else None,
         }
         write_result(workdir, self._result(answers, costs, runtime))
@@ -92,8 +95,11 @@ class EvaluateStage:
     ) -> dict[str, Answers]:
         import torch
 
+        from mmexp.evaluation.features import stored_features
         from mmexp.evaluation.generation import generate_answers
 
+        everything = [question for part in questions.values() for question in part]
+        features = stored_features(model, self.init_from, runtime, everything) if self.use_images else None
         progress = _Progress(runtime.get("progress"), sum(len(part) for part in questions.values()))
         autocast = torch.autocast(device_of(runtime), torch.bfloat16) if self.precision == "bf16" else nullcontext()
         answers = {}
@@ -107,6 +113,8 @@ class EvaluateStage:
                     batch_size=int(runtime.get("eval_batch_size", 16)),
                     max_new_tokens=benchmark.max_new_tokens,
                     progress=progress,
+                    aggregation=benchmark.aggregation,
+                    features=features,
                 )
                 answers[name] = benchmark.answers(questions[name], predictions)
         return answers
@@ -159,16 +167,19 @@ def evaluate_run(
     benchmarks: Mapping[str, Any],
     find: Callable[[str], Path | None],
     runtime: Mapping[str, Any],
+    further: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on further benchmarks: ``mmexp eval RUN_DIR benchmark=[pope,mme]``.
 
     The run's ``config.yaml`` says everything but the benchmarks; the result is written to
-    ``<run_dir>/evaluations/<benchmark names>/`` and the run's own result stays as it is.
+    ``<run_dir>/evaluations/<benchmark names>/`` and the run's own result stays as it is. The name of a benchmark of
+    videos has its aggregation and frames behind it.
 
     Args:
         benchmarks: name -> config node of a ``Benchmark``, composed by the caller.
         find: key of a stage -> its finished folder, or None (``Store.find``).
         runtime: replaces entries of the run's own ``evaluation.runtime``.
+        further: keys of finished stages that only the benchmarks need, by name.
 
     Returns:
         The result, with ``folder``: where it is.
@@ -186,8 +197,9 @@ def evaluate_run(
     keys = read_result(run_dir)["stage_keys"]
     facts = {"stage_keys": keys, **(node.pop("runtime", None) or {}), **runtime}
     node.pop("_target_", None)
-    stage = EvaluateStage(**replace_references(node, lambda name, sub: f"{_finished(name, keys, find)}{sub}"))
-    folder = run_dir / "evaluations" / "+".join(benchmarks)
+    made = {**(further or {}), **keys}
+    stage = EvaluateStage(**replace_references(node, lambda name, sub: f"{_finished(name, made, find)}{sub}"))
+    folder = run_dir / "evaluations" / "+".join(part.label(name) for name, part in stage.benchmarks.items())
     folder.mkdir(parents=True, exist_ok=True)
     try:
         stage.run(folder, facts)
@@ -225,8 +237,10 @@ def _benchmark(name: str, node: Mapping[str, Any]) -> Benchmark:
     return benchmark
 
 
-def _model_costs(model: Any, questions: Mapping[str, Sequence[Question]], use_images: bool) -> dict[str, Any]:
-    """Parameters by part, and visual tokens of an image: their mean over (a part of) the benchmarks' images."""
+def _model_costs(
+    model: Any, questions: Mapping[str, Sequence[Question]], aggregations: Mapping[str, Any], use_images: bool
+) -> dict[str, Any]:
+    """Parameters by part, and visual tokens: their mean over (a part of) the benchmarks' images and videos."""
     parts: dict[str, int] = {}
     for name, parameter in model.named_trainables():
         part = name.split(".")[0]
@@ -236,11 +250,12 @@ def _model_costs(model: Any, questions: Mapping[str, Sequence[Question]], use_im
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
         "projector_parameters": parts.get("projectors", 0) if use_images else None,
-        "visual_tokens": _visual_tokens(model, questions) if use_images else 0,
+        "visual_tokens": _visual_tokens(model, questions, aggregations) if use_images else 0,
     }
 
 
-def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]]) -> float:
+def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]], aggregations: Mapping[str, Any]) -> float:
+    """A video counts as one that has all the frames that are wanted of it."""
     from PIL import Image
 
     from mmexp.model.build import token_counter
@@ -250,6 +265,10 @@ def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]]) -> f
     for path in list(images)[:IMAGES_MEASURED]:
         with Image.open(path) as image:
             counts.append(counter(image.size))
+    for name, aggregation in aggregations.items():
+        if aggregation is not None:
+            videos = {question.video for question in questions[name]}
+            counts += [aggregation.num_tokens(aggregation.frames, model.sight.tokens_per_view)] * len(videos)
     return sum(counts) / len(counts) if counts else 0
 
 

@@ -28,6 +28,11 @@ class Aggregation(nn.Module, ABC):
             raise UserError(f"video.frames: {frames}; a number of frames, at least 1")
         self.frames = frames
 
+    @property
+    def label(self) -> str:
+        """As in ``mean_8``."""
+        return f"{type(self).__name__.lower()}_{self.frames}"
+
     @abstractmethod
     def num_tokens(self, frames: int, per_frame: int) -> int:
         """Visual tokens of a video of which ``frames`` are taken, with ``per_frame`` tokens each."""

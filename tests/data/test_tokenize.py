@@ -152,7 +152,7 @@ def test_generation_begins_where_training_does(name, hf, pairs, image):
     """The prompt's ids are the masked beginning of the training ids."""
     tokenizer = tokenizer_for(name, hf())
     path, size = (Path("x.png"), (8, 8)) if image else (None, None)
-    prompt = tokenizer.prompt(turns(pairs[0])[0], path, size, "d", "f:1")
+    prompt = tokenizer.prompt(turns(pairs[0])[0], path, tokenizer.num_visual_tokens(size) if size else 0, "d", "f:1")
     sample = tokenizer.conversation(turns(pairs[0]), path, size, "d", "f:1")
     first = int(np.flatnonzero(sample.labels != IGNORE_INDEX)[0])
     if name == "plain" and not image:

@@ -30,7 +30,9 @@ def seen(monkeypatch):
     """Stands for the parts of the model side; records how generation was called."""
     calls = []
 
-    def generate_answers(model, template, questions, *, use_images, batch_size, max_new_tokens, progress):
+    def generate_answers(
+        model, template, questions, *, use_images, batch_size, max_new_tokens, progress, aggregation, features
+    ):
         calls.append({"use_images": use_images, "batch_size": batch_size, "max_new_tokens": max_new_tokens})
         assert not torch.is_grad_enabled()
         assert not model.training

@@ -13,6 +13,7 @@ from mmexp.evaluation.metrics.referring import Referring
 from mmexp.evaluation.metrics.relaxed import RelaxedAccuracy
 from mmexp.evaluation.metrics.scienceqa import ScienceQa
 from mmexp.evaluation.metrics.seed import SeedBench
+from mmexp.evaluation.metrics.video_qa import VideoQa
 from mmexp.evaluation.metrics.vqa import TextVqaAccuracy, VqaAccuracy
 
 METRICS: dict[str, type[Metric]] = {
@@ -29,6 +30,7 @@ METRICS: dict[str, type[Metric]] = {
     "scienceqa": ScienceQa,
     "seed": SeedBench,
     "textvqa": TextVqaAccuracy,
+    "video_qa": VideoQa,
     "vqav2": VqaAccuracy,
 }
 

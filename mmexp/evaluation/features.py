@@ -1,0 +1,45 @@
+"""Stored features of the benchmarks' images, so that rows of a sweep do not run the same frozen encoder again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmexp.data.images import ImageReader
+from mmexp.evaluation.benchmark import Question
+
+
+def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], questions: Iterable[Question]) -> Any:
+    """A filled ``FeatureStore``, or None where ``runtime.feature_cache`` is off or the model sees nothing.
+
+    Reads of ``runtime``: ``feature_cache``, ``cache_dir``, ``feature_cache_bytes``, ``feature_taps``. Encoders that a
+    stage of this run trained are left out: other rows do not have their features.
+
+    Args:
+        model: with its weights; what no stage trained is frozen here.
+        init_from: stage or stages that it was loaded from.
+    """
+    if not runtime.get("feature_cache") or model.vision is None:
+        return None
+    from safetensors import safe_open
+
+    from mmexp.model.build import WEIGHTS, lineage
+    from mmexp.model.features import FeatureStore
+
+    trained: set[str] = set()
+    for folder in lineage(init_from):
+        with safe_open(folder / WEIGHTS, "pt") as weights:
+            trained |= set(weights.keys())
+    for name, parameter in model.named_trainables():
+        parameter.requires_grad_(name in trained)
+    store = FeatureStore(
+        model, Path(runtime["cache_dir"]), int(runtime["feature_cache_bytes"]), runtime.get("feature_taps")
+    )
+    reader = ImageReader(resolutions=model.sight.resolutions, features=None)
+    images = {question.image: question.origin for question in questions if question.image is not None}
+
+    def views(name: str) -> Iterator[Any]:
+        for path, origin in images.items():
+            yield from reader.read(path, origin).views[name]
+
+    store.fill(views)
+    return store
