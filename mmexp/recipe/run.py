@@ -110,7 +110,8 @@ def build_stage(spec: StageSpec, store: Store) -> Any:
 def runtime_of(spec: StageSpec, store: Store, context: TrialContext | None, workdir: Path) -> dict[str, Any]:
     """What ``run`` gets beside the folder."""
     progress = progress_writer(workdir / PROGRESS_FILE)
-    runtime: dict[str, Any] = {**spec.runtime, "progress": progress, "stage_name": spec.name, "trial": None}
+    given = replace_references(spec.runtime, lambda name, sub: f"{store.find(spec.parents[name])}{sub}")
+    runtime: dict[str, Any] = {**given, "progress": progress, "stage_name": spec.name, "trial": None}
     if context is None:
         return runtime
     runtime["trial"] = {name: getattr(context, name) for name in TRIAL_FIELDS}

@@ -52,6 +52,35 @@ class Progress(Callback):
             self.progress(trainer.global_step, trainer.max_steps)
 
 
+class ValidateEvery(Callback):
+    """Every ``every`` steps: a line ``{"step", "val/<metric>", ...}`` in ``metrics.jsonl``.
+
+    Comes before ``Checkpoints``: a checkpoint of a step then has its validation behind it.
+
+    Args:
+        metrics: writes the other lines; its clock stands still meanwhile.
+        every: steps between validations; there is one after the last step only if it falls on it.
+        score: a model's metrics; must leave no trace in the model or in any random state.
+    """
+
+    def __init__(self, metrics: MetricsFile, every: int, score: Callable[[Any], dict[str, float]]) -> None:
+        self.metrics, self.every, self.score = metrics, every, score
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % self.every or not trainer.is_global_zero:
+            return
+        began = time.monotonic()
+        values = {f"val/{name}": value for name, value in self.score(pl_module.model).items()}
+        self.metrics.started += time.monotonic() - began
+        with self.metrics.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+
+
 class Checkpoints(Callback):
     """Every ``every`` steps: trained weights, optimizer, schedule and random state, by an atomic rename."""
 

@@ -14,14 +14,24 @@ from mmexp.data.bad_sample_budget import BadSampleBudget
 from mmexp.data.build import ModelFacts, build_windows
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
 from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
 from mmexp.model.features import FeatureStore
 from mmexp.model.mllm import Mllm
-from mmexp.training.callbacks import CHECKPOINT, METRICS, Checkpoints, MetricsFile, Progress, checkpoint_step
+from mmexp.training.callbacks import (
+    CHECKPOINT,
+    METRICS,
+    Checkpoints,
+    MetricsFile,
+    Progress,
+    ValidateEvery,
+    checkpoint_step,
+)
 from mmexp.training.loggers import open_loggers
 from mmexp.training.module import StageModule
 
+SHARDED = ("fsdp", "deepspeed")
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "bf16_true": "bf16-true"}
 
 
@@ -68,8 +78,8 @@ class TrainStage:
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
         """Train, from the last checkpoint in ``workdir`` where there is one.
 
-        Reads of ``runtime``: the node of that name in conf/trainer, and ``progress``, ``trial`` and ``stage_name``,
-        which the runner adds.
+        Reads of ``runtime``: the node of that name in conf/trainer; ``progress``, ``trial`` and ``stage_name``, which
+        the runner adds; and ``validation``, which a search with a pruner adds.
         """
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
@@ -93,8 +103,10 @@ class TrainStage:
 
     def trainer(self, workdir: Path, runtime: Mapping[str, Any], start: int, loggers: list[Any]) -> lightning.Trainer:
         """Lightning's Trainer for this stage, which goes on from step ``start``."""
+        metrics = MetricsFile(workdir / METRICS, runtime["log_every_steps"], start)
         callbacks: list[lightning.Callback] = [
-            MetricsFile(workdir / METRICS, runtime["log_every_steps"], start),
+            metrics,
+            *self._validation(metrics, runtime),
             Checkpoints(workdir, runtime["checkpoint_every_steps"]),
         ]
         if "progress" in runtime:
@@ -115,6 +127,18 @@ class TrainStage:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+
+    def _validation(self, metrics: MetricsFile, runtime: Mapping[str, Any]) -> list[lightning.Callback]:
+        """What a search with a pruner asks for: ``{every_steps, scorer: {_target_, ...}}``; no part of the key."""
+        asked = runtime.get("validation")
+        if not asked:
+            return []
+        if any(name in str(runtime["strategy"]) for name in SHARDED):
+            raise UserError(
+                f"trainer.runtime.strategy: {runtime['strategy']} shards the model, so no rank can validate it"
+            )
+        scorer = instantiate(asked["scorer"], "runtime.validation.scorer", batch_size=runtime["eval_batch_size"])
+        return [ValidateEvery(metrics, asked["every_steps"], scorer)]
 
     def loader(
         self, model: Mllm, trainer: lightning.Trainer, workdir: Path, runtime: Mapping[str, Any], start: int
