@@ -71,6 +71,7 @@ class BlockEncoder(nn.Module):
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self._reached: dict[tuple[Tap, ...], set[str]] = {}
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
 
@@ -119,6 +120,11 @@ class BlockEncoder(nn.Module):
     def reached(self, taps: Sequence[Tap]) -> set[str]:
         """Names of the parameters that a gradient from these taps reaches: not the blocks behind the deepest tap, nor
         norms and tokens that nothing reads. Found by a backward pass without memory, so it holds for any network."""
+        if tuple(taps) not in self._reached:
+            self._reached[tuple(taps)] = self._find_reached(taps)
+        return self._reached[tuple(taps)]
+
+    def _find_reached(self, taps: Sequence[Tap]) -> set[str]:
         state = {name: value.to("meta") for name, value in [*self.named_parameters(), *self.named_buffers()]}
         leaves = {name: state[name].detach().requires_grad_() for name, _ in self.named_parameters()}
         pixels = torch.zeros(1, 3, self.image_size, self.image_size, device="meta", dtype=self.mean.dtype)

@@ -108,9 +108,11 @@ class PatchInfoMining(nn.Module):
 
 
 def stages(shapes: Sequence[FeatureShape]) -> tuple[int, ...]:
-    """Depths 1.. of a hierarchical expert (each has a grid of its own); none of a plain one."""
+    """Depths 1.. of a hierarchical expert, whose grid shrinks on the way; none of a plain one, of which only the last
+    map may have another grid (SAM behind its neck)."""
     grids = [shape.grid for shape in shapes[1:]]
-    return tuple(range(1, len(shapes))) if len(grids) > 1 and len(set(grids)) == len(grids) else ()
+    shrinks = len(set(grids[:-1])) > 1 or 1 < len(grids) == len(set(grids))
+    return tuple(range(1, len(shapes))) if shrinks else ()
 
 
 def cut(source: torch.Tensor, grid: Grid) -> torch.Tensor:
