@@ -1,5 +1,6 @@
-"""``mmexp lab build|show|check``: the drawn world, its experts and its language model."""
+"""``mmexp lab build|show|check``: the drawn world, its experts and its language models."""
 
+import importlib
 from collections.abc import Sequence
 
 from mmexp.config import Composer
@@ -7,12 +8,13 @@ from mmexp.errors import UserError, nearest
 from mmexp.front import read_arguments
 
 HELP = """\
-mmexp lab build [key=value ...]      make the lab's stages that are missing
-mmexp lab show  [key=value ...]      a sheet of drawn scenes with their questions
-mmexp lab check [key=value ...]      what experts and language model know; no answer guessable from its question
+mmexp lab build [key=value ...]      make the lab's stages that are missing, one on each core
+mmexp lab show  [key=value ...]      a sheet of drawn scenes with questions of every family: lab.png
+mmexp lab check [key=value ...]      what each expert can and cannot see; no answer guessable from its question
 mmexp lab ship  [key=value ...]      put the finished stages into the package (for developers)
 """
-ACTIONS = ("build", "show", "check", "ship")
+ACTIONS = {"build": "build", "show": "show", "check": "check", "ship": "build"}
+"""Action -> module of the lab that has the function of that name."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,8 +27,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"lab: no action '{action}'; {nearest(action, ACTIONS)}")
     with Composer("lab").open() as composer:
         config = composer.compose(found.overrides).resolved()
-    from mmexp.lab import build
     from mmexp.recipe.store import Store
 
-    getattr(build, action)(config, Store.from_config(config))
+    module = importlib.import_module(f"mmexp.lab.{ACTIONS[action]}")
+    getattr(module, action)(config, Store.from_config(config))
     return 0

@@ -1,20 +1,40 @@
-"""``mmexp lab``: make the lab's stages, look at them, and put the finished ones into the package."""
+"""``mmexp lab build`` and ``ship``: make the lab's stages, one on each core; put the trained ones into the package."""
 
-import json
+import os
 import shutil
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from mmexp.errors import UserError
+from mmexp.recipe.files import read_json, write_json
 from mmexp.recipe.graph import StageSpec, build_graph
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
+from mmexp.recipe.run import TrialContext, build_stage
+from mmexp.recipe.store import STAGE_FILE, Store
+from mmexp.sweeping.display import Display
+from mmexp.sweeping.engine import ending_signals
+from mmexp.sweeping.local import LocalLauncher
+from mmexp.sweeping.work import DONE, Launcher, write_task
 
 WORLD = "lab_world"
-DRAWN = (WORLD, "lab_video")
-"""Stages of pictures, which are drawn again rather than shipped."""
-SHEET_IMAGES, SHEET_COLUMNS = 12, 4
+TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.")
+"""Stages that are worth shipping; the others are drawn in seconds."""
+BUILD_FOLDER = "lab_build"
+POLL_S = 0.2
+
+
+@dataclass
+class Making:
+    """A stage that a worker makes now."""
+
+    spec: StageSpec
+    handle: Any
+    log: Path
+    started: float
 
 
 def artifact_dir() -> Path:
@@ -31,16 +51,82 @@ def lab_specs(config: Mapping[str, Any]) -> dict[str, StageSpec]:
 
 
 def build(config: Mapping[str, Any], store: Store) -> None:
-    """Make the stages that are missing; says where each one is."""
-    for name, spec in lab_specs(config).items():
-        existed = store.find(spec.key) is not None
-        folder = run_stage(spec, store, None)
-        print(f"{name:12} {'exists' if existed else 'made'}   {folder}")
+    """Make the stages that are missing, one on each core, the longest first; says where each one is.
+
+    What a killed build left is continued.
+
+    Raises:
+        UserError: a config that cannot work, before anything is started; what the first stage that failed said.
+    """
+    specs = lab_specs(config)
+    missing = [spec for spec in specs.values() if store.find(spec.key) is None]
+    for spec in missing:
+        if all(store.find(key) for key in spec.parents.values()):
+            build_stage(spec, store)
+    if missing:
+        launcher = LocalLauncher(n_jobs=min(len(missing), len(os.sched_getaffinity(0))), timeout_s=None, fork=True)
+        try:
+            make(missing, store, launcher, Path(config["paths"]["root"]) / BUILD_FOLDER, Display(Console()))
+        finally:
+            launcher.close()
+    for name, spec in specs.items():
+        print(f"{name:16} {'made' if spec in missing else 'exists':6}   {store.find(spec.key)}")
+
+
+def make(missing: list[StageSpec], store: Store, launcher: Launcher, folder: Path, display: Display) -> None:
+    """Start what can be started until all is made or something failed; then what runs is still finished.
+
+    Raises:
+        UserError: what the first stage that failed said, with its log.
+    """
+    waiting = sorted(missing, key=lambda spec: -int((spec.node.get("budget") or {}).get("steps", 0)))
+    running: list[Making] = []
+    failed = ""
+    with display, ending_signals():
+        try:
+            while running or (waiting and not failed):
+                for spec in [] if failed else list(waiting):
+                    if len(running) < launcher.slots and all(store.find(key) for key in spec.parents.values()):
+                        waiting.remove(spec)
+                        running.append(_start(spec, store, launcher, folder, display))
+                for item in list(running):
+                    outcome = launcher.poll(item.handle)
+                    if outcome is not None:
+                        running.remove(item)
+                        word = "done" if outcome.status == DONE else f"{outcome.status}: {outcome.reason}"
+                        display.event(f"{item.spec.name}: {word} after {time.monotonic() - item.started:.0f} s")
+                        if outcome.status != DONE:
+                            failed = failed or f"{outcome.reason} (stage {item.spec.name}; log: {item.log})"
+                _show(display, running, store, len(missing) - len(waiting) - len(running), len(missing))
+                time.sleep(POLL_S)
+        finally:
+            for item in running:
+                launcher.cancel(item.handle)
+    if failed:
+        raise UserError(failed)
+
+
+def _start(spec: StageSpec, store: Store, launcher: Launcher, folder: Path, display: Display) -> Making:
+    context = TrialContext(key=spec.key, sweep=None, row=spec.name, tags=[])
+    try:
+        for part in ("tasks", "logs"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        work = write_task(folder, spec, store, context)
+    except OSError as error:
+        raise UserError(f"paths: {folder} cannot be written ({error.strerror}); choose another paths.root") from None
+    display.event(f"{spec.name}: started; log: {work.log_file}")
+    return Making(spec, launcher.submit(work), work.log_file, time.monotonic())
+
+
+def _show(display: Display, running: list[Making], store: Store, done: int, total: int) -> None:
+    now = time.monotonic()
+    lines = [(item.spec.name, store.progress(item.spec), now - item.started) for item in running]
+    display.show(lines, done, total, 0, 0, 0)
 
 
 def ship(config: Mapping[str, Any], store: Store) -> None:
     """Put the finished experts and language models into the package, and take out what no config names any more."""
-    specs = {name: spec for name, spec in lab_specs(config).items() if name not in DRAWN}
+    specs = {name: spec for name, spec in lab_specs(config).items() if str(spec.node["_target_"]).startswith(TRAINED)}
     missing = [name for name, spec in specs.items() if store.find(spec.key) is None]
     if missing:
         raise UserError(f"lab ship: {', '.join(missing)} is not built; run 'mmexp lab build' first")
@@ -50,68 +136,16 @@ def ship(config: Mapping[str, Any], store: Store) -> None:
         if old.name not in keys:
             shutil.rmtree(old)
     for name, spec in specs.items():
-        source = store.find(spec.key)
-        assert source is not None
-        if source.parent != root:
-            shutil.copytree(source, root / spec.key)
-        size = sum(path.stat().st_size for path in (root / spec.key).rglob("*"))
-        print(f"{name:12} {spec.key}  {size / 1e6:.2f} MB")
+        size = ship_one(spec, store, root)
+        print(f"{name:16} {spec.key}  {size / 1e6:.2f} MB")
 
 
-def check(config: Mapping[str, Any], store: Store) -> None:
-    """Print what the stages know of themselves, and how well questions can be answered without their image."""
-    from mmexp.lab.questions import question_only_accuracy
-
-    specs = lab_specs(config)
-    for name, spec in specs.items():
-        folder = run_stage(spec, store, None)
-        for path in sorted(folder.glob("*.json")):
-            if path.name in ("check.json", "lookup.json"):
-                print(f"{name}: {path.read_text()}")
-    world = run_stage(specs[WORLD], store, None)
-    train, test = (read_questions(world, split) for split in ("finetune", "test"))
-    for family in sorted(test):
-        accuracy = question_only_accuracy(train[family], test[family])
-        print(f"{family:20} answered from the question alone: {100 * accuracy:.1f} %")
-
-
-def read_questions(world: Path, split: str) -> dict[str, list[tuple[str, str]]]:
-    """Family -> (question, answer) of a split."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    held_out = world / f"{split}.jsonl"
-    if held_out.is_file():
-        for line in held_out.read_text().splitlines():
-            record = json.loads(line)
-            found.setdefault(record["family"], []).append((record["question"], record["answer"]))
-        return found
-    for record in json.loads((world / f"{split}.json").read_text()):
-        entries = record["conversations"]
-        for human, gpt in zip(entries[::2], entries[1::2], strict=True):
-            question = human["value"].removeprefix("<image>\n")
-            found.setdefault(human["family"], []).append((question, gpt["value"]))
-    return found
-
-
-def show(config: Mapping[str, Any], store: Store) -> None:
-    """Write ``lab.png`` here: test images with their questions and answers."""
-    from PIL import Image, ImageDraw
-
-    world = run_stage(lab_specs(config)[WORLD], store, None)
-    records: dict[str, list[Any]] = {}
-    for line in (world / "test.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        records.setdefault(record["image"], []).append(record)
-    images = list(records)[:SHEET_IMAGES]
-    side, width, height = 128, 330, 230
-    rows = -(-len(images) // SHEET_COLUMNS)
-    sheet = Image.new("RGB", (SHEET_COLUMNS * width, rows * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, name in enumerate(images):
-        left, top = number % SHEET_COLUMNS * width, number // SHEET_COLUMNS * height
-        with Image.open(world / "images" / name) as image:
-            sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (left + 4, top + 4))
-        lines = [f"{record['question']}  {record['answer']}" for record in records[name]]
-        draw.multiline_text((left + 4, top + side + 10), "\n".join(lines), fill="black")
-    path = Path("lab.png").absolute()
-    sheet.save(path)
-    print(path)
+def ship_one(spec: StageSpec, store: Store, root: Path) -> int:
+    """Copy a finished stage; its record does not name the machine. Returns its size in bytes."""
+    source = store.find(spec.key)
+    assert source is not None
+    if source.parent != root:
+        shutil.copytree(source, root / spec.key)
+        record = read_json(root / spec.key / STAGE_FILE) or {}
+        write_json(root / spec.key / STAGE_FILE, {**record, "machine": ""})
+    return sum(path.stat().st_size for path in (root / spec.key).rglob("*"))

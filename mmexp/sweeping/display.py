@@ -51,7 +51,8 @@ class Display:
             bar = ProgressBar(total=total, completed=step, width=24)
             table.add_row(Text(label), bar, f"{100 * step // total}%", _clock(seconds), f"left {left}")
         failures = f", {failed} failed" if failed else ""
-        head = f"stages {stages_done}/{stages}, trials {trials_done}/{trials}{failures}"
+        of_trials = f", trials {trials_done}/{trials}" if trials else ""
+        head = f"stages {stages_done}/{stages}{of_trials}{failures}"
         self._live.update(Group(Text(head), table))
 
 
