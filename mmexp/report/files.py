@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from mmexp.report import words
+from mmexp.report.search import is_tree, tree_markdown
 from mmexp.report.table import COSTS, Line, Report
 
 
@@ -60,6 +61,8 @@ def to_markdown(report: Report) -> str:
         parts.append(f"Rank agreement with the paper (Kendall's tau) in {_cell(name)}: {tau:.2f}")
     parts += [f"- {_cell(note)}" for note in report.notes]
     parts.append(_table(report))
+    if is_tree(report.search):
+        parts += ["## Search", tree_markdown(report.search)]
     if report.findings:
         rows = [[f.id, f.claim, f"`{f.check}`", f"**{f.verdict}**", f.detail, f.source] for f in report.findings]
         parts += ["## Findings", _markdown_table(["id", "claim", "check", "answer", "detail", "source"], rows)]

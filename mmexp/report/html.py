@@ -9,11 +9,13 @@ from importlib.resources import files
 from mmexp.report import words
 from mmexp.report.findings import CONTRADICTED, HOLDS, Finding
 from mmexp.report.plots import figures
+from mmexp.report.search import is_tree, sentences
 from mmexp.report.statistics import REPLICATES
 from mmexp.report.table import COSTS, Failure, Line, Report
 
 VERDICT_CLASS = {HOLDS: "good", CONTRADICTED: "bad"}
 PLOT_TITLES = {
+    "search": "Search",
     "bars": "Rows",
     "heat": "By question family",
     "curves": "Training loss",
@@ -34,6 +36,7 @@ def to_html(report: Report) -> str:
         _tiles(report),
         "".join(f'<p class="note">{escape(note)}</p>' for note in report.notes),
         _section("Findings", _findings(report.findings)) if report.findings else "",
+        _section("What the search found", _search(report)) if is_tree(report.search) else "",
         _section("Table", _table(report) + f'<p class="method">{METHOD}</p>'),
         *(_section(PLOT_TITLES[name], f'<div class="plot" id="plot-{name}"></div>') for name in made),
         _section("Trials without a result", _failures(report.failures)) if report.failures else "",
@@ -102,6 +105,10 @@ def _tiles(report: Report) -> str:
         for name, value, detail in tiles
     )
     return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def _search(report: Report) -> str:
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences(report.search)) + "</ul>"
 
 
 def _findings(findings: Sequence[Finding]) -> str:

@@ -28,7 +28,13 @@ def load_sweep(sweep_dir: Path) -> SweepResults:
             )
             for entry in ledger["trials"]
         ]
-        return SweepResults(name=ledger["name"], scale=ledger["scale"], node=ledger["sweep"], trials=tuple(trials))
+        return SweepResults(
+            name=ledger["name"],
+            scale=ledger["scale"],
+            node=ledger["sweep"],
+            trials=tuple(trials),
+            search=ledger.get("search") or {},
+        )
     except OSError:
         raise UserError(f"{path}: no ledger; run 'mmexp sweep' first, or give the folder of a sweep") from None
     except (ValueError, KeyError, TypeError) as error:

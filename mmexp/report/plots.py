@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from mmexp.report import words
+from mmexp.report.search import tree_figure
 from mmexp.report.table import Line, Report
 
 FONT = {"family": "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#1c2430"}
@@ -20,7 +21,12 @@ Figure = dict[str, Any]
 
 def figures(report: Report) -> dict[str, Figure]:
     """Id -> figure, those for which there is data."""
-    made = {"bars": bars(report), "heat": heat_map(report), "curves": curves(report)}
+    made = {
+        "search": tree_figure(report.search),
+        "bars": bars(report),
+        "heat": heat_map(report),
+        "curves": curves(report),
+    }
     return {name: figure for name, figure in made.items() if figure is not None}
 
 

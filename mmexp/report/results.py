@@ -96,6 +96,8 @@ class SweepResults:
     scale: str
     node: Mapping[str, Any]
     trials: Sequence[Trial] = field(default_factory=tuple)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """What a search has decided, in the form of its kind; empty for a table."""
 
     def lines(self) -> dict[str, list[Trial]]:
         """Label -> its trials, in the order of the sweep file's rows (``blind``, where it was added, at the end)."""

@@ -96,6 +96,8 @@ class Report:
     kendall_tau: Mapping[str, float]
     """Metric -> rank agreement with its published numbers; empty at scale lab."""
     notes: tuple[str, ...] = field(default=())
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """Trace of a search, as the ledger has it; empty for a table."""
 
     @property
     def is_lab(self) -> bool:
@@ -132,6 +134,7 @@ def tabulate(results: SweepResults) -> Report:
         best_over_blind=measurements.compare(against_blind) if against_blind else None,
         kendall_tau=_kendall(compared) if results.scale == "paper" else {},
         notes=(*_notes(node, compared, metric, baseline, blind), *_left_out(lines)),
+        search=results.search,
     )
 
 

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from mmexp.report import words
 from mmexp.report.findings import CONTRADICTED, HOLDS
+from mmexp.report.search import is_tree, rich_tree, sentences
 from mmexp.report.table import Line, Report
 
 WIDTH = 100
@@ -25,6 +26,10 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console = console or Console()
     width = min(console.width, WIDTH)
     console.print(_table(report, width), width=width)
+    if is_tree(report.search):
+        console.print(rich_tree(report.search))
+        for text in sentences(report.search):
+            console.print(Text(text), width=width)
     if report.is_lab:
         console.print(Text(words.LAB_NOTE, style="dim"), width=width)
     for note in report.notes:
