@@ -58,6 +58,7 @@ class Validation:
                     batch_size=self.batch_size,
                     max_new_tokens=benchmark.max_new_tokens,
                     progress=lambda more: None,
+                    aggregation=benchmark.aggregation,
                 )
                 metrics |= benchmark.metrics(name, benchmark.answers(self.questions[name], predictions))
         return metrics | aggregate(metrics, self.aggregates)

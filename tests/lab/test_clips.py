@@ -14,7 +14,7 @@ from mmexp.lab.questions import words
 from mmexp.lab.video_stage import VideoStage, question_records
 from mmexp.lab.world import COLORS
 from mmexp.video.frames import read_frames
-from tests.lab.making import WORLD, spec
+from tests.lab.making import WORLD, spec, stage_node
 
 SPEC = spec()
 
@@ -112,6 +112,11 @@ def test_records_are_video_questions(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
     assert len(lines) == 6 * len(FAMILIES)
     assert all((tmp_path / "videos" / line["video"]).is_file() for line in lines)
+
+
+def test_the_shipped_stage_is_of_the_shipped_world() -> None:
+    shipped = VideoStage(**stage_node("lab_video"))
+    assert shipped.spec == VideoStage(**{**stage_node("lab_video"), "world": stage_node("lab_world")["world"]}).spec
 
 
 @pytest.mark.parametrize(
