@@ -16,7 +16,7 @@ from torch.nn import functional
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import FeatureShape
 from mmexp.lab.dice import Dice
-from mmexp.lab.drawn import OBJECT_VALUES, SIGN_VALUES, Drawn
+from mmexp.lab.drawn import OBJECT_VALUES, SIGN_VALUES, Drawn, labelled_loss
 from mmexp.lab.objective import Look, Objective
 from mmexp.lab.world import Scene
 
@@ -32,35 +32,41 @@ class SetContrast(Objective):
         embed_dim: width of the shared space.
         negatives: attribute that each hard negative of an image changes: ``color``, ``shape`` or ``size``; one
             negative per entry.
+        place_weight: weight of a term by which each token tells its own place. A mean over tokens asks for no places,
+            and small networks forget them with depth; in large ViTs they stay readable.
         shape: of the encoder's deepest tap; a fact of the network.
 
     Raises:
         UserError: an unknown attribute.
     """
 
-    def __init__(self, *, embed_dim: int, negatives: Sequence[str], shape: FeatureShape) -> None:
+    def __init__(self, *, embed_dim: int, negatives: Sequence[str], place_weight: float, shape: FeatureShape) -> None:
         super().__init__()
         for name in negatives:
             if name not in OBJECT_VALUES:
                 raise UserError(f"objective.negatives: no attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
-        self.negatives = list(negatives)
+        self.negatives, self.place_weight = list(negatives), place_weight
+        self.place = nn.Linear(shape.dim, shape.num_tokens)
         self.head = nn.Linear(shape.dim, embed_dim, bias=False)
         self.words = nn.Embedding(len(NUMBERS), embed_dim)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
     def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        image = self.image(look, drawn)
+        tokens = look(drawn.views).tokens
+        image = self.image(tokens)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         logits = self.logits(image, drawn.scenes) * scale
         wrong = [self.text([changed(scene, name, dice) for scene in drawn.scenes]) for name in self.negatives]
         hard = [scale * (image * text).sum(-1, keepdim=True) for text in wrong]
         target = torch.arange(len(drawn.scenes))
         forward = functional.cross_entropy(torch.cat([logits, *hard], dim=1), target)
-        return forward + functional.cross_entropy(logits.t(), target)
+        places = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
+        told = labelled_loss(self.place(tokens), places)
+        return forward + functional.cross_entropy(logits.t(), target) + self.place_weight * told
 
-    def image(self, look: Look, drawn: Drawn) -> torch.Tensor:
+    def image(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, embed_dim), of unit length, from the mean of the tokens."""
-        return functional.normalize(self.head(look(drawn.views).tokens.mean(1)), dim=-1)
+        return functional.normalize(self.head(tokens.mean(1)), dim=-1)
 
     def logits(self, image: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
         """(B, B) similarities of images and captions; captions that are the same as an image's own do not count."""
@@ -80,7 +86,8 @@ class SetContrast(Objective):
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Percent of images whose nearest caption among those of the batch is their own."""
-        right = self.logits(self.image(look, drawn), drawn.scenes).argmax(1) == torch.arange(len(drawn.scenes))
+        image = self.image(look(drawn.views).tokens)
+        right = self.logits(image, drawn.scenes).argmax(1) == torch.arange(len(drawn.scenes))
         return {"retrieval": round(100 * float(right.float().mean()), 1)}
 
 
