@@ -79,6 +79,7 @@ class Tile:
         if assemble == "tiles" and (unpad or newline):
             key = "unpad" if unpad else "newline"
             raise UserError(f"resolution.{key}: assemble=tiles joins no rows; set resolution.{key}=false")
+        # Also what a frame of a video is seen through (mmexp/evaluation/viewing.py).
         self.whole = (Resize if global_view == "resize" else Pad)(image_size=image_size, mean=mean)
         self.tile_size = self._tile_size(tile_size)
         self.grids = allowed_grids(grids, pinpoints, max_tiles, self.tile_size)
