@@ -88,6 +88,26 @@ def node(tmp_path):
     }
 
 
+def test_every_rotation_of_a_question_is_in_the_predictions(seen, node, tmp_path):
+    """Also through `mmexp eval`: a finished run on a further benchmark."""
+    question = {"question_id": "q", "image": "a.png", "question": "one?", "choices": ["x", "y"], "answer": "B"}
+    (tmp_path / "choices.jsonl").write_text(json.dumps(question | {"family": "choice"}))
+    circular = node["benchmarks"]["lab"] | {
+        "_target_": "mmexp.evaluation.circular.CircularBenchmark",
+        "annotations": str(tmp_path / "choices.jsonl"),
+        "metric": "mmbench",
+        "variant": "vlmevalkit",
+    }
+    node["model"]["answers"] |= {"one?\nA. x\nB. y": "B", "one?\nA. y\nB. x": "B"}
+    (tmp_path / "config.yaml").write_text(json.dumps({"evaluation": node}))
+    write_result(tmp_path, {"stage_keys": {}})
+    result = evaluate_run(tmp_path, {"circular": circular}, {}.get, {})
+    assert result["metrics"] == {"circular": 0, "circular_choice": 0}
+    found = read_predictions(tmp_path / "evaluations" / "circular")["circular"]
+    assert list(found.question_ids) == ["q", "q#1"]
+    assert (list(found.answers), list(found.scores)) == (["B", "A"], [1, 0])
+
+
 def test_result(seen, node, tmp_path):
     progress = []
     runtime = {

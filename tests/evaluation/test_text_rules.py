@@ -114,7 +114,8 @@ def test_ocrbench_points_and_categories():
     metric = make_metric("ocrbench", VLME)
     first, second = (metric.values(found, np.ones((1, 4))) for _ in range(2))
     assert {name: value.item() for name, value in first.items()} == {
-        HEADLINE: 750,
+        HEADLINE: 75,
+        "points": 750,
         "text_recognition": 50,
         "regular_text_recognition": 100,
         "non_semantic_text_recognition": 0,

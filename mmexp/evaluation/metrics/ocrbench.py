@@ -25,8 +25,9 @@ FULL_WIDTH = {ord("\u3000"): " "} | {code: chr(code - 0xFEE0) for code in range(
 
 
 class OcrBench(Metric):
-    """Values: points of 1000 (main number: what papers report, one for each right answer of its 1000 questions), and in
-    percent ``text_recognition`` (six of the categories) and each category, which is ``family`` as the file has it.
+    """Values: percent of right answers (main number), ``points`` (of 1000, as papers report: one for each right answer
+    of its 1000 questions), and in percent ``text_recognition`` (six of the categories) and each category, which is
+    ``family`` as the file has it.
 
     Mathematical expressions are compared without spaces and case-sensitive, all else without case.
 
@@ -57,7 +58,8 @@ class OcrBench(Metric):
         return text.lower().strip().replace("\n", " ")
 
     def values(self, answers: Answers, weights: np.ndarray) -> dict[str, np.ndarray]:
-        out = {HEADLINE: 1000 * weighted_mean(answers.scores, weights)}
+        mean = weighted_mean(answers.scores, weights)
+        out = {HEADLINE: 100 * mean, "points": 1000 * mean}
         recognised = np.isin(np.asarray(answers.families, dtype=object), RECOGNITION)
         if recognised.any():
             out["text_recognition"] = 100 * weighted_mean(answers.scores[recognised], weights[:, recognised])
