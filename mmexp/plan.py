@@ -7,7 +7,7 @@ from mmexp.front import read_arguments
 from mmexp.sweep import rewritten
 
 HELP = """\
-mmexp plan NAME [--scale lab|paper] [key=value ...]      each row of a sweep
+mmexp plan NAME [--scale lab|paper] [key=value ...]      each row of a sweep; of a search, its first trials
 mmexp plan [--scale lab|paper] [key=value ...]           one config
 """
 
@@ -21,12 +21,12 @@ def main(arguments: Sequence[str]) -> int:
 
     from mmexp.planning.datasets import print_all
     from mmexp.planning.plan import plan, print_plans
+    from mmexp.sweeping.kinds import load
     from mmexp.sweeping.rows import read_command_line
-    from mmexp.sweeping.table import load_table
 
     line = read_command_line(rewritten(found))
     if line.sweep or line.axes:
-        _, trials = load_table(found.scale, line)
+        _, trials = load(found.scale, line)
         configs = {trial.request.label: trial.config for trial in reversed(trials) if trial.request.selected}
         configs = dict(reversed(configs.items()))
     else:

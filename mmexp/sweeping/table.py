@@ -25,7 +25,7 @@ def search(session: Session) -> Path | None:
     return session.finish(controller)
 
 
-def load_table(scale: str, line: CommandLine) -> tuple[dict[str, Any], list[Trial]]:
+def load(scale: str, line: CommandLine) -> tuple[dict[str, Any], list[Trial]]:
     """The config node ``sweep`` of a table and its frozen trials.
 
     Raises:

@@ -8,6 +8,7 @@ import pytest
 from mmexp.config import SCALES, Composer, config_root, groups, options
 from mmexp.instantiate import instantiate, locate
 from mmexp.planning.validate import validate
+from mmexp.sweeping.selection import read_settings
 
 LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
@@ -52,8 +53,12 @@ def test_every_option_composes_and_its_stages_build(composer: Composer) -> None:
 
 
 def sweep_rows(composer: Composer, sweep: str) -> dict[str, list[str]]:
-    config: Any = composer.compose([f"sweeps={sweep}"]).resolved()
-    return {name: row.get("overrides") or [] for name, row in config["sweep"]["rows"].items()}
+    node: Any = composer.compose([f"sweeps={sweep}"]).resolved()["sweep"]
+    if (node.get("search") or {}).get("kind") == "round_robin":
+        settings = read_settings(node, node["seeds"])
+        sets = [*settings.first(), (*settings.base, *settings.candidates)]
+        return {settings.name(members): list(settings.overrides_of(members)) for members in sets}
+    return {name: row.get("overrides") or [] for name, row in node["rows"].items()}
 
 
 def test_every_row_of_every_sweep_builds_and_differs(composer: Composer) -> None:

@@ -11,7 +11,7 @@ from mmexp.sweeping.inline import InlineLauncher
 from mmexp.sweeping.kinds import run_sweep
 from mmexp.sweeping.rows import read_command_line
 from mmexp.sweeping.session import MissingResultsError, Order
-from mmexp.sweeping.table import load_table
+from mmexp.sweeping.table import load
 from tests import fakes
 
 
@@ -136,14 +136,14 @@ def test_the_end_says_what_is_missing(here):
 
 
 def test_the_blind_row_is_added_at_scale_lab_only(here, monkeypatch):
-    assert "blind" not in load_table("paper", read_command_line(["sweeps=mine"]))[0]["rows"]
+    assert "blind" not in load("paper", read_command_line(["sweeps=mine"]))[0]["rows"]
     monkeypatch.setattr(table_module, "BLIND_SCALE", "paper")
-    _, trials = load_table("paper", read_command_line(["sweeps=mine"]))
+    _, trials = load("paper", read_command_line(["sweeps=mine"]))
     blind = [trial for trial in trials if trial.request.row == "blind"]
     assert [trial.config["recipe"]["use_images"] for trial in blind] == [False, False]
 
 
 def test_seeds_come_from_the_command_line(here):
-    _, trials = load_table("paper", read_command_line(["sweeps=mine", "++sweep.seeds=[5]"]))
+    _, trials = load("paper", read_command_line(["sweeps=mine", "++sweep.seeds=[5]"]))
     assert {trial.config["seed"] for trial in trials} == {5}
     assert len({trial.key for trial in trials}) == 2
