@@ -16,7 +16,8 @@ KINDS = {
     "round_robin": "mmexp.sweeping.round_robin",
     "optuna": "mmexp.sweeping.optuna_search",
 }
-"""Kind, an option of ``hydra/sweeper`` -> module with ``search(session)``, and ``load(scale, line)`` where trials are known before."""
+"""Kind, an option of ``hydra/sweeper`` -> module with ``search(session)``, and where trials are known before it runs
+also ``load(scale, line)``."""
 DEFAULT = "table"
 
 
