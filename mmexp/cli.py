@@ -20,6 +20,7 @@ mmexp: ablations over multimodal LLMs. A paper's table is one config file.
   mmexp report llava15/connector           table, statistics, findings: report.html, .md, .csv, .json
   mmexp convert NAME RAW OUT               a dataset from its official files to JSON lines
   mmexp import honeybee CKPT OUT           released weights, for a stage to go on from
+  mmexp store ls|explain KEY|gc            finished stages and runs, why one is not used again, cleaning
   mmexp lab   build|show|check             the drawn world and its small experts
 
   --scale lab|paper    small real models on a drawn world (default), or the paper's models and data
@@ -39,6 +40,7 @@ COMMANDS = {
     "report": "mmexp.reporting",
     "convert": "mmexp.convert",
     "import": "mmexp.import_weights",
+    "store": "mmexp.storing",
     "lab": "mmexp.labwork",
 }
 """Command -> module with ``main(arguments) -> exit code``; imported when it is called."""

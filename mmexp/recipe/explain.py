@@ -10,6 +10,8 @@ from mmexp.recipe.graph import Graph, StageSpec
 from mmexp.recipe.store import STAGE_FILE, Store
 
 MISSING = "(not there)"
+ORDER = ("order of keys", "another", "this one")
+"""The same fields in another order are another stage: the order of encoders and datasets has a meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +42,43 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
     return [(name, str(there), str(here)) for name, there, here in pairs if there != here]
 
 
+def nearest_finished(record: Mapping[str, Any], store: Store) -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Of another finished stage with a record's name the key, and the fields in which it differs; the nearest one."""
+    candidates = [
+        (_differences_of(other, record), other["key"])
+        for other in _finished(store)
+        if other.get("name") == record["name"] and other["key"] != record["key"]
+    ]
+    if not candidates:
+        return None, []
+    found, key = min(candidates, key=lambda candidate: len(candidate[0]))
+    return key, found or [ORDER]
+
+
+def _differences_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    sides = [
+        {
+            "version": record["version"],
+            "parents": record.get("parents", {}),
+            "node": _names(record["node"], record.get("parents", {})),
+        }
+        for record in (old, new)
+    ]
+    return differences(*sides)
+
+
 def _explain_one(spec: StageSpec, store: Store, finished: list[dict[str, Any]]) -> Explanation:
     folder = store.find(spec.key)
     if folder is not None:
         return Explanation(spec.name, spec.key, folder, None)
-    here = {"version": spec.version, "parents": dict(spec.parents), "node": _names(spec.hashed["node"], spec.parents)}
-    candidates = []
-    for record in finished:
-        if record.get("name") == spec.name:
-            parents = record.get("parents", {})
-            there = {"version": record["version"], "parents": parents, "node": _names(record["node"], parents)}
-            candidates.append((differences(there, here), record["key"]))
+    here = {**spec.hashed, "parents": dict(spec.parents)}
+    candidates = [
+        (_differences_of(record, here), record["key"]) for record in finished if record.get("name") == spec.name
+    ]
     if not candidates:
         return Explanation(spec.name, spec.key, None, None)
     found, key = min(candidates, key=lambda candidate: len(candidate[0]))
-    # The same fields in another order are another stage: the order of encoders and datasets has a meaning.
-    reason = found or [("order of keys", "another", "this one")]
-    return Explanation(spec.name, spec.key, None, key, tuple(reason))
+    return Explanation(spec.name, spec.key, None, key, tuple(found or [ORDER]))
 
 
 def _names(node: Any, parents: Mapping[str, str]) -> Any:
