@@ -65,10 +65,10 @@ def to_markdown(report: Report) -> str:
         parts += ["## Search", tree_markdown(report.search)]
     if report.findings:
         rows = [[f.id, f.claim, f"`{f.check}`", f"**{f.verdict}**", f.detail, f.source] for f in report.findings]
-        parts += ["## Findings", _markdown_table(["id", "claim", "check", "answer", "detail", "source"], rows)]
+        parts += ["## Findings", markdown_table(["id", "claim", "check", "answer", "detail", "source"], rows)]
     if report.failures:
         rows = [[f.label, str(f.seed), f.status, f.reason] for f in report.failures]
-        parts += ["## Trials without a result", _markdown_table(["row", "seed", "status", "reason"], rows)]
+        parts += ["## Trials without a result", markdown_table(["row", "seed", "status", "reason"], rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,7 +84,7 @@ def _table(report: Report) -> str:
             cells.append(words.spread(line.metrics.get(name)))
             cells += [words.number(line.published.get(name))] if name in has_published else []
         rows.append(cells + [words.cost(name, line.costs.get(name)) for name in COSTS])
-    return _markdown_table(head + list(COSTS), rows)
+    return markdown_table(head + list(COSTS), rows)
 
 
 def _seeds(line: Line, report: Report) -> int:
@@ -92,7 +92,7 @@ def _seeds(line: Line, report: Report) -> int:
     return summary.n if summary else 0
 
 
-def _markdown_table(head: list[str], rows: list[list[str]]) -> str:
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 

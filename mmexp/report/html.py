@@ -1,10 +1,11 @@
 """The report as one self-contained page. Every text from configs, ledgers and models goes through ``escape``."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 from mmexp.report import words
 from mmexp.report.findings import CONTRADICTED, HOLDS, Finding
@@ -42,11 +43,16 @@ def to_html(report: Report) -> str:
         _section("Trials without a result", _failures(report.failures)) if report.failures else "",
         _section("Overrides", _overrides(report)),
     ]
+    return page(report.name, [section for section in sections if section], made)
+
+
+def page(title: str, sections: Sequence[str], made: Mapping[str, Any]) -> str:
+    """A self-contained page of sections (HTML), with Plotly figures for their elements ``plot-<name>``."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.name)}</title><style>{_static('page.css')}</style></head><body><main>"
-        + "\n".join(section for section in sections if section)
+        f"<title>{escape(title)}</title><style>{_static('page.css')}</style></head><body><main>"
+        + "\n".join(sections)
         + f'</main><script type="application/json" id="figures">{_script_json(made)}</script>'
         + (f"<script>{plotly_js()}</script>" if made else "")
         + f"<script>{_static('page.js')}</script></body></html>\n"

@@ -56,7 +56,7 @@ def bars(report: Report) -> Figure | None:
     data = [means, seeds] + (
         [_dots("paper", published, {"color": PAPER, "size": 10, "symbol": "diamond"})] if published else []
     )
-    layout = _layout(90 + 34 * len(lines)) | {
+    layout = plain_layout(90 + 34 * len(lines)) | {
         "xaxis": {"title": {"text": escape(words.title(report.metric))}, "gridcolor": GRID, "zeroline": False},
         "yaxis": {"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
         "bargap": 0.35,
@@ -88,7 +88,7 @@ def heat_map(report: Report) -> Figure | None:
         "xgap": 2,
         "ygap": 2,
     }
-    layout = _layout(50 + 34 * len(lines)) | {
+    layout = plain_layout(50 + 34 * len(lines)) | {
         "margin": {"l": 10, "r": 20, "t": 40, "b": 10},
         "xaxis": {"side": "top", "showgrid": False},
         "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False, "ticksuffix": "  "},
@@ -120,7 +120,7 @@ def curves(report: Report) -> Figure | None:
             }
         )
         named.add(name)
-    layout = _layout(380) | {
+    layout = plain_layout(380) | {
         "xaxis": {"title": {"text": "step"}, "gridcolor": GRID, "zeroline": False},
         "yaxis": {
             "title": {"text": "loss"},
@@ -154,7 +154,7 @@ def _dots(name: str, points: list[tuple[str, float]], marker: dict[str, Any]) ->
     }
 
 
-def _layout(height: int) -> dict[str, Any]:
+def plain_layout(height: int) -> dict[str, Any]:
     return {
         "height": height,
         "font": FONT,

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmexp.report.build import load_report, write_report
+from mmexp.report.study import show_study
 from mmexp.report.terminal import print_report
 
 
@@ -14,3 +15,4 @@ def show_report(folder: Path, console: Console) -> None:
     paths = write_report(made, folder)
     print_report(made, console)
     console.print(f"report: {paths['report.html']}", soft_wrap=True, markup=False)
+    show_study(folder, console)
