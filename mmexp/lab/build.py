@@ -79,7 +79,7 @@ def make(missing: list[StageSpec], store: Store, launcher: Launcher, folder: Pat
     Raises:
         UserError: what the first stage that failed said, with its log.
     """
-    waiting = sorted(missing, key=lambda spec: -int((spec.node.get("budget") or {}).get("steps", 0)))
+    waiting = sorted(missing, key=lambda spec: -_steps(spec.node))
     running: list[Making] = []
     failed = ""
     with display, ending_signals():
@@ -104,6 +104,14 @@ def make(missing: list[StageSpec], store: Store, launcher: Launcher, folder: Pat
                 launcher.cancel(item.handle)
     if failed:
         raise UserError(failed)
+
+
+def _steps(node: Any) -> int:
+    """Of all budgets in a node: how long it takes, roughly."""
+    if isinstance(node, Mapping):
+        own = int(node["budget"]["steps"]) if "budget" in node else 0
+        return own + sum(_steps(value) for name, value in node.items() if name != "budget")
+    return sum(_steps(value) for value in node) if isinstance(node, list | tuple) else 0
 
 
 def _start(spec: StageSpec, store: Store, launcher: Launcher, folder: Path, display: Display) -> Making:

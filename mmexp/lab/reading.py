@@ -15,7 +15,7 @@ SIGNS_TRIED = 16
 
 
 class Reading(Objective):
-    """Each token tells whether it is on a sign; those that are tell the number's tens and ones, or the word.
+    """Each token tells whether it is on a sign; the mean of a sign's tokens tells the tens and ones, or the word.
 
     Some images of a batch become pages, full of the signs of others, as Pix2Struct is pre-trained on pages full of text
     (arXiv:2210.03347): several times as many signs in a step.
@@ -35,7 +35,8 @@ class Reading(Objective):
     def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
         views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, dice)
         tokens, sources = look(views).tokens, self.per_token(sources)
-        text = (labelled_loss(head(tokens), self.labels(drawn, name, sources)) for name, head in self.text.items())
+        signs, scenes = means_of_signs(tokens, sources)
+        text = (labelled_loss(head(signs), drawn.sign_labels(name)[scenes]) for name, head in self.text.items())
         return sum(text, start=labelled_loss(self.sign(tokens), (sources != NOTHING).long()))
 
     def per_token(self, sources: torch.Tensor) -> torch.Tensor:
@@ -43,19 +44,25 @@ class Reading(Objective):
         rows, columns = (side // sources.shape[1] for side in self.grid)
         return sources.repeat_interleave(rows, 1).repeat_interleave(columns, 2).flatten(1)
 
-    def labels(self, drawn: Drawn, name: str, sources: torch.Tensor) -> torch.Tensor:
-        """(B, N), only on signs; ``sources``: the scene whose sign is on each token."""
-        return torch.where(sources != NOTHING, drawn.sign_labels(name)[sources], NOTHING)
-
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
-        """Percent right of the tokens on signs, and of all for ``sign``."""
+        """Percent right of the signs, and of all tokens for ``sign``."""
         views, sources = with_pages(drawn, 0, Dice(0))
         tokens, sources = look(views).tokens, self.per_token(sources)
-        right = {
-            name: percent_right(head(tokens), self.labels(drawn, name, sources)) for name, head in self.text.items()
-        }
-        return {"sign": percent_right(self.sign(tokens), (sources != NOTHING).long()), **right}
+        signs, scenes = means_of_signs(tokens, sources)
+        found = {"sign": percent_right(self.sign(tokens), (sources != NOTHING).long())}
+        for name, head in self.text.items():
+            found[name] = percent_right(head(signs), drawn.sign_labels(name)[scenes])
+        return found
+
+
+def means_of_signs(tokens: torch.Tensor, sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean token of each sign (S, D) and its scene (S,); ``sources`` (B, N): the scene whose sign is on a token."""
+    on_sign = sources != NOTHING
+    numbers = (torch.arange(len(sources))[:, None] * len(sources) + sources)[on_sign]
+    pairs, place, size = numbers.unique(return_inverse=True, return_counts=True)
+    total = torch.zeros(len(pairs), tokens.shape[-1]).index_add(0, place, tokens[on_sign])
+    return total / size[:, None], pairs % len(sources)
 
 
 def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torch.Tensor]:

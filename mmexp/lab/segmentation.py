@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mmexp.errors import UserError
 from mmexp.interfaces import FeatureShape
 from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, Drawn, labelled_loss, percent_right
@@ -14,20 +15,29 @@ from mmexp.lab.world import SHAPES, SIZES, WorldSpec
 class Segmentation(Objective):
     """Each token tells the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
 
-    The network sees only the mean of the channels, now brighter, now darker, now inverted. Its first convolution ends
-    with the same weights for all channels, so that this is all that it can see of a coloured image.
+    The network sees only one channel, now with less contrast, now inverted: a film for one colour of light, on which
+    things are light or dark. Its first convolution ends without weights for the others.
 
     Args:
+        channel: what it sees, 0 to 2. In the drawn world blue (2) tells the background from all colours and tells few
+            colours apart; the mean of the channels hides green on the background.
         min_gain: contrast is scaled by ``min_gain`` to 1, 0..1.
         mask_weight: weight of the masks against that of the forms.
         shape: of the encoder's deepest tap; a fact of the network.
         spec: a fact of the world.
+
+    Raises:
+        UserError: no such channel.
     """
 
-    def __init__(self, *, min_gain: float, mask_weight: float, shape: FeatureShape, spec: WorldSpec) -> None:
+    def __init__(
+        self, *, channel: int, min_gain: float, mask_weight: float, shape: FeatureShape, spec: WorldSpec
+    ) -> None:
         super().__init__()
         assert shape.grid is not None
-        self.min_gain, self.mask_weight, self.grid = min_gain, mask_weight, shape.grid
+        if channel not in (0, 1, 2):
+            raise UserError(f"objective.channel: {channel}; 0, 1 or 2 (red, green, blue)")
+        self.channel, self.min_gain, self.mask_weight, self.grid = channel, min_gain, mask_weight, shape.grid
         self.patch = (spec.image_size // shape.grid[0], spec.image_size // shape.grid[1])
         self.form = nn.Linear(shape.dim, len(SHAPES) * len(SIZES) + 1)
         self.mask = nn.Linear(shape.dim, self.patch[0] * self.patch[1])
@@ -41,7 +51,7 @@ class Segmentation(Objective):
         """(B, 3, H, W) in 0..1 with three equal channels."""
         random = torch.from_numpy(dice.bytes(2 * len(views))).view(2, -1, 1, 1, 1).float() / 255
         gain = (self.min_gain + (1 - self.min_gain) * random[0]) * (random[1] < 0.5).float().mul(2).sub(1)
-        level = views.float().mean(1, keepdim=True) / 255
+        level = views[:, self.channel, None].float() / 255
         return (0.5 + gain * (level - 0.5)).expand_as(views)
 
     def forms(self, drawn: Drawn) -> torch.Tensor:
@@ -66,6 +76,8 @@ class Segmentation(Objective):
 
     @torch.no_grad()
     def finish(self, network: nn.Module) -> None:
-        """The same weights for all channels: on grey images nothing changes, and colours are no longer seen."""
+        """All weights go to the one channel: on grey images nothing changes, and the other channels are not seen."""
         first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
-        first.weight.copy_(first.weight.mean(1, keepdim=True).expand_as(first.weight))
+        total = first.weight.sum(1)
+        first.weight.zero_()
+        first.weight[:, self.channel] = total

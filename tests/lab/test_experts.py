@@ -17,7 +17,7 @@ from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, Drawn, draw_batch
 from mmexp.lab.masked_patches import MaskedPatches
 from mmexp.lab.probes import ProbeBudget, chance, examine, probe
-from mmexp.lab.reading import with_pages
+from mmexp.lab.reading import means_of_signs, with_pages
 from mmexp.lab.segmentation import Segmentation
 from mmexp.lab.world import SHAPES
 from tests.lab.making import lab_config, spec
@@ -49,13 +49,13 @@ def test_an_expert_fits_the_encoder_that_uses_it(name: str, tmp_path: Path) -> N
 
 
 def test_sam_sees_no_colour(tmp_path: Path) -> None:
-    """Images that differ in colour but not in the mean of their channels are the same to it."""
+    """Images that differ in red and green are the same to it."""
     small("lab_sam", steps=2).run(tmp_path, {})
     node = dict(lab_config("encoder=[sam]")["model"]["encoders"]["sam"])
     parts = {key: value for key, value in node.items() if key not in ("resolution", "feature_layers")}
     encoder = instantiate({**parts, "weights": str(tmp_path / "model.safetensors")}, "model.encoders.sam")
     views = batch(1).views
-    turned = views.roll(1, dims=1)
+    turned = views[:, [1, 0, 2]]
     assert not torch.equal(views, turned)
     for depth in range(5):
         one, other = (encoder(encoder.normalize(seen), [depth])[0].tokens for seen in (views, turned))
@@ -82,7 +82,7 @@ def test_token_labels_are_those_of_the_pixels() -> None:
 def test_masks_and_boxes_are_those_of_the_objects() -> None:
     drawn = batch(4)
     facts: Any = {"shape": FeatureShape(64, 64, GRID), "spec": spec()}
-    patches = Segmentation(min_gain=0.2, mask_weight=1.0, **facts).masks(drawn)
+    patches = Segmentation(channel=2, min_gain=0.2, mask_weight=1.0, **facts).masks(drawn)
     whole = patches.view(4, 8, 8, 8, 8).transpose(2, 3).reshape(4, 64, 64)
     for image, masks in enumerate(drawn.masks):
         assert np.array_equal(whole[image].numpy(), masks.any(axis=0))
@@ -110,6 +110,12 @@ def test_pages_are_full_of_signs_that_lie_where_they_lay() -> None:
             assert sign and sign.row == row and column - sign.column in (0, 1)
             assert torch.equal(views[image][part], drawn.views[int(sources[image, row, column])][part])
     assert (sources[:20] != NOTHING).sum() > 3 * (sources[20:] != NOTHING).sum()
+
+
+def test_the_mean_of_a_sign_is_that_of_its_tokens() -> None:
+    sources = torch.tensor([[NOTHING, 1, 1, 0], [1, NOTHING, NOTHING, 1]])
+    means, scenes = means_of_signs(torch.arange(8.0).view(2, 4, 1), sources)
+    assert sorted(zip(means.flatten().tolist(), scenes.tolist(), strict=True)) == [(1.5, 1), (3.0, 0), (5.5, 1)]
 
 
 def test_masked_patches_reach_the_loss_only_through_their_neighbours() -> None:
