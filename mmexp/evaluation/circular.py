@@ -1,6 +1,6 @@
 """Circular evaluation: each question is asked once for every rotation of its choices (MMBench, arXiv 2307.06281)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmexp.data.choices import LETTERS
@@ -12,11 +12,37 @@ from mmexp.evaluation.metrics.choice import COPIES, COPY_MARK, MultipleChoice
 class CircularBenchmark(Benchmark):
     """A benchmark whose annotations hold each question once. A question with N ``choices`` is asked N times, its
     choices moved up by 0 to N - 1 places; in the predictions the copies are ``<question_id>``, ``<question_id>#1``, ...
-    ``limit`` counts questions, not copies.
+    ``limit`` counts lines of the file, not copies.
+
+    Args:
+        families: only questions of these families are asked; None for all. The rest is as for ``Benchmark``.
 
     Raises:
         UserError: on reading: the metric does not count copies as one, a question without choices, or rotated already.
     """
+
+    def __init__(
+        self,
+        *,
+        families: Sequence[str] | None,
+        annotations: str,
+        image_folder: str,
+        metric: str,
+        variant: str,
+        response_format: str | None,
+        max_new_tokens: int,
+        limit: int | None,
+    ) -> None:
+        super().__init__(
+            annotations=annotations,
+            image_folder=image_folder,
+            metric=metric,
+            variant=variant,
+            response_format=response_format,
+            max_new_tokens=max_new_tokens,
+            limit=limit,
+        )
+        self.families = families
 
     def questions(self) -> list[Question]:
         if not isinstance(self.metric, MultipleChoice) or not self.metric.is_circular:
@@ -27,6 +53,8 @@ class CircularBenchmark(Benchmark):
         return super().questions()
 
     def _asked(self, record: dict[str, Any], origin: str) -> Iterator[dict[str, Any]]:
+        if self.families is not None and record.get("family") not in self.families:
+            return
         choices = choices_of(record, origin)
         if not choices:
             raise UserError(f"{origin}: no 'choices' to rotate")

@@ -140,7 +140,7 @@ def test_annotations_and_variants():
 def make(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
 
-    def build(records, kind=CircularBenchmark, metric="mmbench", variant="vlmevalkit", limit=None):
+    def build(records, kind=CircularBenchmark, metric="mmbench", variant="vlmevalkit", limit=None, families=None):
         path = tmp_path / "annotations.jsonl"
         path.write_text("\n".join(json.dumps({"image": "one.png"} | record) for record in records) + "\n")
         return kind(
@@ -151,6 +151,7 @@ def make(tmp_path):
             response_format="letter",
             max_new_tokens=4,
             limit=limit,
+            **({"families": families} if kind is CircularBenchmark else {}),
         )
 
     return build
@@ -185,6 +186,13 @@ def test_only_who_follows_the_choices_is_right(make):
 
 def test_the_limit_counts_questions(make):
     assert len(make([PET, COLOR], limit=1).questions()) == 3
+
+
+def test_only_some_families(make):
+    mixed = [PET, {"question_id": "x", "question": "why?", "answer": "red", "family": "open"}, COLOR]
+    assert [question.id for question in make(mixed, families=["color"]).questions()] == ["7", "7#1"]
+    with pytest.raises(UserError, match="no questions"):
+        make(mixed, families=["colour"]).questions()
 
 
 def test_files_that_are_rotated_already(make):

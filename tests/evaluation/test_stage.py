@@ -97,6 +97,7 @@ def test_every_rotation_of_a_question_is_in_the_predictions(seen, node, tmp_path
         "annotations": str(tmp_path / "choices.jsonl"),
         "metric": "mmbench",
         "variant": "vlmevalkit",
+        "families": ["choice"],
     }
     node["model"]["answers"] |= {"one?\nA. x\nB. y": "B", "one?\nA. y\nB. x": "B"}
     (tmp_path / "config.yaml").write_text(json.dumps({"evaluation": node}))
