@@ -25,6 +25,11 @@ class Display:
         self.console = console
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a table to be kept up to date."""
+        return self._live is not None
+
     def __enter__(self) -> "Display":
         if self._live:
             self._live.start()
@@ -39,9 +44,17 @@ class Display:
         self.console.print(Text(f"{time.strftime('%H:%M:%S')} {text}"), soft_wrap=True)
 
     def show(
-        self, running: Sequence[Running], stages_done: int, stages: int, trials_done: int, trials: int, failed: int
+        self,
+        running: Sequence[Running],
+        stages_done: int,
+        stages: int,
+        trials_done: int,
+        trials: int,
+        failed: int,
+        metric: str = "",
+        rows: Sequence[tuple[str, str, str, str]] = (),
     ) -> None:
-        """The state of affairs; nothing where there is no terminal."""
+        """The state of affairs; nothing where there is no terminal. ``rows`` as ``Standing.rows`` has them."""
         if self._live is None:
             return
         table = Table.grid(padding=(0, 2))
@@ -53,7 +66,10 @@ class Display:
         failures = f", {failed} failed" if failed else ""
         of_trials = f", trials {trials_done}/{trials}" if trials else ""
         head = f"stages {stages_done}/{stages}{of_trials}{failures}"
-        self._live.update(Group(Text(head), table))
+        standing = Table.grid(padding=(0, 2))
+        for label, seeds, mean, failures in rows:
+            standing.add_row(Text(label), seeds, Text(f"{metric} {mean}"), Text(failures, style="red"))
+        self._live.update(Group(Text(head), table, standing))
 
 
 def _clock(seconds: float) -> str:

@@ -13,7 +13,9 @@ from mmexp.recipe.graph import StageSpec
 from mmexp.recipe.run import missing_stages
 from mmexp.recipe.store import Store
 from mmexp.sweeping.display import Display
+from mmexp.sweeping.edits import Edits
 from mmexp.sweeping.ledger import PENDING, PRUNED, RUNNING, Ledger
+from mmexp.sweeping.standing import Standing
 from mmexp.sweeping.trials import Trial
 from mmexp.sweeping.work import DONE, FAILED, KILLED, Launcher, Outcome, log_tail, write_task
 
@@ -104,6 +106,7 @@ class Engine:
         self.tasks = {task.spec.key: task for task in tasks}
         self.store, self.launcher, self.ledger, self.display = store, launcher, ledger, display
         self.retry_failed, self.more, self.judge = retry_failed, more, judge
+        self.standing, self.edits = Standing(ledger), Edits()
         self._waiting = list({id(trial): trial for task in tasks for trial in task.trials}.values())
         """Trials that have not ended yet."""
         self._news = False
@@ -134,6 +137,7 @@ class Engine:
         if changed or look:
             self._looked = time.monotonic()
             self._look_elsewhere()
+            self._look_at_code()
             self._prune()
         started = self._start_ready()
         if changed or started:
@@ -201,7 +205,8 @@ class Engine:
             folder = self.store.find(task.spec.key)
             self.ledger.trial(task.spec.key, status=DONE, reason="", log_tail="", folder=str(folder))
             self._news = True
-        self.display.event(f"{task.label}: {text}")
+        score = self.standing.text(task.spec.key) if task.spec.is_terminal else ""
+        self.display.event(f"{task.label}: {text}{f'; {score}' if score else ''}")
 
     def _failed(self, task: Task, status: str, reason: str, tail: str) -> None:
         task.status, task.reason = status, reason
@@ -263,6 +268,13 @@ class Engine:
                     self.launcher.cancel(task.handle)
                 self._failed(task, PRUNED, reason, "")
 
+    def _look_at_code(self) -> None:
+        """Say what an edit of the code means for the stages that are still to come."""
+        path = self.edits.first()
+        if path is not None:
+            keeps = "go on with the code that was loaded" if self.launcher.keeps_code else "run the edited code"
+            self.display.event(f"{path} was edited: stages that start from now on {keeps}")
+
     def _parents_done(self, task: Task) -> bool:
         parents = (self.tasks.get(key) for key in task.spec.parents.values())
         return all(parent is None or parent.status == DONE for parent in parents)
@@ -274,7 +286,9 @@ class Engine:
         running = [(task.label, task.progress, time.monotonic() - task.started) for task in self._with_status(RUNNING)]
         done = sum(task.status == DONE for task in self.tasks.values())
         failed = self.ledger.count(FAILED, KILLED)
-        self.display.show(running, done, len(self.tasks), self.ledger.count(DONE), len(self.ledger.trials), failed)
+        trials = (self.ledger.count(DONE), len(self.ledger.trials))
+        rows = self.standing.rows() if self.display.is_live else ()
+        self.display.show(running, done, len(self.tasks), *trials, failed, self.standing.metric, rows)
 
     def _cancel_all(self) -> None:
         for task in self._with_status(RUNNING):

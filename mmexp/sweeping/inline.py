@@ -7,6 +7,7 @@ class InlineLauncher:
     """Work is done when ``submit`` returns."""
 
     slots = 1
+    keeps_code = True
 
     def prepare(self, num_threads: int | None) -> None:
         pass

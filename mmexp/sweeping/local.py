@@ -84,6 +84,7 @@ class LocalLauncher:
         if n_jobs < 1:
             raise UserError(f"hydra.launcher.n_jobs: {n_jobs} workers cannot work; give at least 1")
         self.slots, self.timeout_s, self.fork, self.preload = n_jobs, timeout_s, fork, tuple(preload)
+        self.keeps_code = fork
         self._free = list(range(n_jobs))
         self._server: ForkServer | None = None
 
@@ -135,6 +136,7 @@ class LocalLauncher:
             return Spawned(work, environment)
         if self._server is not None and self._server.process.poll() is not None:
             self.close()
+            self.keeps_code = False  # the next server loads the files as they are now
         self.prepare(work.num_threads)
         assert self._server is not None
         worker = self._server.start(work.task_file, work.log_file, environment, work.modules)

@@ -60,6 +60,8 @@ class Launcher(Protocol):
     """Runs work somewhere. ``slots``: how many pieces at a time."""
 
     slots: int
+    keeps_code: bool
+    """Work that starts later runs the code that was loaded when the sweep began, not files that were edited since."""
 
     def prepare(self, num_threads: int | None) -> None:
         """Work will come; get ready meanwhile."""

@@ -1,3 +1,4 @@
+import io
 import json
 import threading
 import time
@@ -248,3 +249,40 @@ def test_what_a_search_decided_is_in_the_ledger(tmp_path):
     ledger.search = {"kind": "x"}
     ledger.save()
     assert ledger_of(tmp_path)["search"] == {"kind": "x"}
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, fork):
+    from mmexp.sweeping import engine
+    from mmexp.sweeping.edits import Edits
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(engine, "Edits", lambda: Edits(tmp_path / "code"))
+    monkeypatch.setattr(engine, "LOOK_S", 0.0)
+
+    def edit(measured):
+        if measured.trial.request.row == "one":
+            (tmp_path / "code" / "a.py").write_text("x = 12")
+        return ()
+
+    _, shown = run(tmp_path, trials(tmp_path, ROWS), local(n_jobs=1, fork=fork), then=edit)
+    meaning = "go on with the code that was loaded" if fork else "run the edited code"
+    assert shown.count("a.py was edited") == 1 and f"stages that start from now on {meaning}" in shown
+
+
+def test_a_live_table_has_rows_seeds_the_metric_so_far_and_failures(tmp_path):
+    from mmexp.sweeping.display import Display
+    from mmexp.sweeping.standing import Standing
+
+    table = trials(tmp_path, {"good": {}, "bad": {"value": 2, "trouble": "raise"}}, seeds=(0, 1))
+    ledger, _ = run(tmp_path, table)
+    ledger.head.sweep["metric"] = "score"
+    standing = Standing(ledger)
+    mean = sum(results(tmp_path).values()) / 2
+    assert standing.rows() == [("good", "2/2", f"{mean:.2f}", ""), ("bad", "0/2", "-", "2 failed")]
+    screen = io.StringIO()
+    with Display(Console(file=screen, force_terminal=True, width=100)) as display:
+        display.show([("finetune of good", (1, 4), 10.0)], 2, 5, 1, 4, 1, standing.metric, standing.rows())
+    for text in ("finetune of good", "25%", "left 0:30", "stages 2/5, trials 1/4, 1 failed", "score", "2 failed"):
+        assert text in screen.getvalue()
