@@ -82,11 +82,7 @@ class SymbolicData:
     def _turns(self, scene: Scene, style: Style, questioner: Questioner, dice: Dice) -> list[Turn]:
         if style.caption:
             return [Turn(question="", answer=caption(self.spec, scene, dice), family="caption")]
-        asked = questioner.ask(scene)
-        return [
-            Turn(question=question, answer=answer, response_format="word", family=family)
-            for family, question, answer in asked
-        ]
+        return questioner.ask(scene)
 
     def _blocks(self, turns: Sequence[Turn], style: Style) -> list[Any]:
         tokenize = self._tokenizer("plain" if style.caption else style.template, style.format_prompt, style.grid)

@@ -6,8 +6,11 @@ told apart from the first step), captions in random order at the beginning (the 
 this word"), and empty tokens that show their cell only later.
 """
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID
 from mmexp.lab.dice import Dice
-from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
+from mmexp.lab.fixed_steps import Budget, train_fixed_steps
 from mmexp.lab.language_data import Style, SymbolicBatch, SymbolicData, trained_stretches
 from mmexp.lab.symbols import Corruption, soft_tokens
 from mmexp.lab.tokenizer import build_tokenizer
@@ -36,7 +39,6 @@ class Curriculum:
 
     Args:
         batch_size: scenes per step.
-        questions: family -> questions per scene.
         max_objects: scenes have up to so many, more than in the images: more to confuse.
         caption_percent: share of caption steps, until ``caption_until`` and after.
         caption_until: step at which captions become rare.
@@ -50,7 +52,6 @@ class Curriculum:
     """
 
     batch_size: int
-    questions: Mapping[str, int]
     max_objects: int
     caption_percent: tuple[int, int]
     caption_until: int
@@ -74,12 +75,21 @@ class Curriculum:
             grid=dice.pick(self.grids),
         )
 
-    def corruption_at(self, step: int) -> Corruption:
-        """From ideal tokens to the full corruption; gains shrink geometrically."""
+    def corruption_at(self, step: int, percent: float) -> Corruption:
+        """From ideal tokens to the full corruption; gains shrink geometrically. ``percent`` of the scenes have it."""
         amount = min(1.0, max(0.0, (step - self.corrupt_from) / self.corrupt_over))
         full = dict(self.corruption)
         gain = full.pop("min_gain") ** amount
-        return Corruption(min_gain=gain, **{name: amount * value for name, value in full.items()})
+        return Corruption(percent=percent, min_gain=gain, **{name: amount * value for name, value in full.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """A stretch of the training with an optimiser of its own."""
+
+    questions: Mapping[str, int]
+    corrupt_percent: float
+    budget: Budget
 
 
 class LanguageModelStage:
@@ -90,7 +100,8 @@ class LanguageModelStage:
         architecture: arguments of ``LlamaConfig`` apart from vocabulary and special tokens.
         templates: name -> template node; ``plain`` is needed, their fixed texts become tokens.
         curriculum: see ``Curriculum``.
-        budget: see ``Budget``.
+        rounds: one after the other, each ``{questions, corrupt_percent, budget}``: family -> questions per scene, share
+            of the scenes that are corrupted, and see ``Budget``. What needs several look-ups forms in ideal tokens.
         check: ``{scenes}``: held-out symbolic scenes per style that ``lookup.json`` is measured on.
         seed: of everything.
         num_threads: of torch.
@@ -105,7 +116,7 @@ class LanguageModelStage:
         architecture: Mapping[str, Any],
         templates: Mapping[str, Any],
         curriculum: Mapping[str, Any],
-        budget: Mapping[str, Any],
+        rounds: Sequence[Mapping[str, Any]],
         check: Mapping[str, int],
         seed: int,
         num_threads: int,
@@ -113,7 +124,7 @@ class LanguageModelStage:
         self.spec = WorldSpec.from_config(world)
         self.templates = {name: instantiate(node, f"templates.{name}") for name, node in templates.items()}
         self.curriculum = Curriculum(**curriculum)
-        self.budget = Budget(**budget)
+        self.rounds = [Round(**{**part, "budget": Budget(**part["budget"])}) for part in rounds]
         self.architecture, self.check = dict(architecture), dict(check)
         self.seed, self.num_threads = seed, num_threads
         for name in ("plain", *self.curriculum.templates):
@@ -124,18 +135,29 @@ class LanguageModelStage:
         """Train, measure, save into ``workdir``."""
         torch.set_num_threads(self.num_threads)
         tokenizer = build_tokenizer(self.spec, self.templates.values())
-        pretraining = self.spec.with_objects(self.spec.min_objects, self.curriculum.max_objects)
-        data = SymbolicData(pretraining, tokenizer, self.templates, self.curriculum.questions)
         model = self._model(tokenizer)
-        losses = train_fixed_steps(
-            workdir.name.split(".")[0] if not runtime.get("title") else str(runtime["title"]),
-            model,
-            lambda step: self._loss(model, data, step),
-            self.budget,
-            workdir,
-            runtime,
-        )
-        self._save(workdir, model, tokenizer, losses)
+        loss = self._train(workdir, runtime, model, tokenizer)
+        self._save(workdir, model, tokenizer, loss)
+
+    def _train(self, workdir: Path, runtime: Mapping[str, Any], model: Any, tokenizer: Any) -> float:
+        """All rounds; one that a killed run finished is loaded. Returns the last step's loss."""
+        from safetensors.torch import load_file, save_file
+
+        pretraining = self.spec.with_objects(self.spec.min_objects, self.curriculum.max_objects)
+        title, done, losses = str(runtime.get("title", "language model")), 0, [float("nan")]
+        for number, part in enumerate(self.rounds):
+            folder, finished = workdir / f"round_{number}", workdir / f"round_{number}.safetensors"
+            if finished.is_file():
+                model.load_state_dict(load_file(finished), strict=False)  # the tied head is not in the file
+            else:
+                folder.mkdir(exist_ok=True)
+                data = SymbolicData(pretraining, tokenizer, self.templates, part.questions)
+                step_loss = partial(self._loss, model, data, done, part.corrupt_percent)
+                losses = train_fixed_steps(title, model, step_loss, part.budget, folder, runtime)
+                save_file(trained_tensors(model), finished.with_suffix(".tmp"))
+                os.replace(finished.with_suffix(".tmp"), finished)
+            done += part.budget.steps
+        return losses[-1]
 
     def _model(self, tokenizer: Any) -> Any:
         import transformers
@@ -148,7 +170,7 @@ class LanguageModelStage:
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
-            attn_implementation="eager",
+            attn_implementation="sdpa",
         )
         torch.manual_seed(self.seed)
         model = classes.LlamaForCausalLM(config)
@@ -158,12 +180,13 @@ class LanguageModelStage:
             model.model.norm.weight.fill_(config.hidden_size**-0.5)
         return model
 
-    def _loss(self, model: Any, data: SymbolicData, step: int) -> torch.Tensor:
+    def _loss(self, model: Any, data: SymbolicData, done: int, percent: float, step: int) -> torch.Tensor:
+        step += done
         dice = Dice(self.seed, 31, step)
         style = self.curriculum.style(step, dice)
         batch = data.batch(dice, self.curriculum.batch_size, style, held_out=False)
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        logits, targets, _ = answers(model, batch, self.curriculum.corruption_at(step), random)
+        logits, targets, _ = answers(model, batch, self.curriculum.corruption_at(step, percent), random)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         ends = torch.tensor(
             [data.word_ids[name] for name in ("</s>", "<|eot_id|>", "<|im_end|>") if name in data.word_ids]
@@ -171,12 +194,15 @@ class LanguageModelStage:
         weights = torch.where(torch.isin(targets, ends), self.curriculum.end_weight, 1.0)
         return (losses * weights).sum() / weights.sum()
 
-    def _save(self, workdir: Path, model: Any, tokenizer: Any, losses: list[float]) -> None:
-        data = SymbolicData(self.spec, tokenizer, self.templates, {family: 2 for family in self.curriculum.questions})
-        write_json(workdir / LOOKUP_FILE, {"loss": losses[-1], "accuracy": self._lookup(model, data)})
+    def _save(self, workdir: Path, model: Any, tokenizer: Any, loss: float) -> None:
+        families = {family: 2 for part in self.rounds for family in part.questions}
+        data = SymbolicData(self.spec, tokenizer, self.templates, families)
+        write_json(workdir / LOOKUP_FILE, {"loss": loss, "accuracy": self._lookup(model, data)})
         model.save_pretrained(workdir)
         tokenizer.save_pretrained(workdir)
-        (workdir / CHECKPOINT).unlink(missing_ok=True)
+        for number in range(len(self.rounds)):
+            (workdir / f"round_{number}.safetensors").unlink(missing_ok=True)
+            shutil.rmtree(workdir / f"round_{number}", ignore_errors=True)
 
     def _lookup(self, model: Any, data: SymbolicData) -> dict[str, dict[str, float]]:
         """Percent of answers that greedy decoding gets right on held-out scenes: style -> family -> accuracy."""
@@ -189,6 +215,11 @@ class LanguageModelStage:
                     name = f"{template}, prompt {place}, {'multi' if multi else 'single'} turn"
                     table[name] = lookup_accuracy(model, data, style, self.check["scenes"], self.seed)
         return table
+
+
+def trained_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The state without the head, which is the embedding itself."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
 
 
 def answers(

@@ -1,7 +1,8 @@
 """Scenes as soft tokens: what an ideal projector would tell the language model.
 
 A soft token stands where a visual token would stand, in row-major order of a token grid. It is the sum of the word
-embeddings of its cell and of the object that covers it; tokens without an object have only their cell.
+embeddings of its cell and of what covers it: colour, shape and size of an object, or "sign" and the tokens of a sign's
+text. Tokens that nothing covers have only their cell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from mmexp.lab.dice import Dice
-from mmexp.lab.world import Scene, WorldSpec, place_objects
+from mmexp.lab.world import Scene, WorldSpec, place_objects, place_sign
 
 FULL_COVER = 3
 """An object that covers a third of a token's patch fills the token."""
@@ -20,9 +21,10 @@ MAX_GAIN = 1.5
 
 @dataclass(frozen=True, slots=True)
 class SymbolicScenes:
-    """Scenes of a batch as numbers: B scenes, K objects at most, N tokens each."""
+    """Scenes of a batch as numbers: B scenes, K objects and signs at most, N tokens each."""
 
-    words: torch.Tensor  # (B, K, 3) ids of colour, shape and size
+    words: torch.Tensor  # (B, K, 3) ids of colour, shape and size, or of a sign's text and "sign"; -1 for none
+    is_sign: torch.Tensor  # (B, K) bool
     cover: torch.Tensor  # (B, K, N) 0..1
     cells: torch.Tensor  # (N,) ids of the tokens' cells
 
@@ -35,16 +37,19 @@ class Corruption:
     words, on top of a large common part. A language model that was trained to find faint words in such tokens gives
     that projector a gradient.
 
-    A scene has a severity of 0 to 1, which all amounts are multiplied by.
+    Amounts are drawn apart from each other, so that any mix of weak and strong occurs; the rest of the scenes is ideal.
 
     Args:
-        min_gain: colour, shape, size and cell words are each scaled by ``min_gain`` to ``MAX_GAIN``, log-uniform.
+        percent: share of the scenes that are corrupted, 0..100.
+        min_gain: the words of each kind (colour, shape, size, cell, those of a sign) are scaled by ``min_gain`` to
+            ``MAX_GAIN``, log-uniform.
         cells: largest share of a token's cell that shows where no object is, 0..1.
         mixing: the scene in a random code (one per batch) is added with up to this weight.
         offset: a random vector is added to all tokens of a scene with up to this weight.
         noise: largest standard deviation of what is added to each token.
     """
 
+    percent: float
     min_gain: float
     cells: float
     mixing: float
@@ -55,17 +60,30 @@ class Corruption:
 def symbolic_scenes(
     spec: WorldSpec, scenes: Sequence[Scene], grid: int, ids: Mapping[str, int], dice: Dice
 ) -> SymbolicScenes:
-    """Objects of ``scenes``, placed as in images, seen through a token grid of ``grid`` x ``grid``."""
-    most = max(len(scene.objects) for scene in scenes)
-    words = np.zeros((len(scenes), most, 3), dtype=np.int64)
+    """Objects and signs of ``scenes``, placed as in images, seen through a token grid of ``grid`` x ``grid``."""
+    most = max(len(scene.objects) for scene in scenes) + 1
+    words = np.full((len(scenes), most, 3), -1, dtype=np.int64)
+    is_sign = np.zeros((len(scenes), most), dtype=bool)
     cover = np.zeros((len(scenes), most, grid * grid), dtype=np.float32)
     patch = spec.image_size // grid
     for number, scene in enumerate(scenes):
-        masks = place_objects(spec, scene, dice).reshape(-1, grid, patch, grid, patch)
-        cover[number, : len(masks)] = masks.mean(axis=(2, 4)).reshape(len(masks), -1)
+        masks = place_objects(spec, scene, dice)
+        if scene.sign:
+            masks = np.concatenate([masks, place_sign(spec, scene.sign)[None]])
+            parts = [ids["sign"], *(ids[part] for part in text_parts(scene.sign.text))]
+            words[number, len(masks) - 1, : len(parts)] = parts
+            is_sign[number, len(masks) - 1] = True
+        tokens = masks.reshape(-1, grid, patch, grid, patch).mean(axis=(2, 4))
+        cover[number, : len(masks)] = tokens.reshape(len(masks), -1)
         for place, item in enumerate(scene.objects):
             words[number, place] = ids[item.color], ids[item.shape], ids[item.size]
-    return SymbolicScenes(torch.from_numpy(words), torch.from_numpy(cover), _cell_ids(spec, grid, ids))
+    arrays = torch.from_numpy(words), torch.from_numpy(is_sign), torch.from_numpy(cover)
+    return SymbolicScenes(*arrays, _cell_ids(spec, grid, ids))
+
+
+def text_parts(text: str) -> list[str]:
+    """Tokens of a sign's text: a word, or tens and ``##`` ones."""
+    return [text[0], f"##{text[1]}"] if text.isdigit() else [text]
 
 
 def soft_tokens(
@@ -73,26 +91,31 @@ def soft_tokens(
 ) -> torch.Tensor:
     """(B, N, D) from the word embeddings (V, D); without ``corruption`` ideal ones with all cells."""
     fill = (scenes.cover * FULL_COVER).clamp(max=1)
+    shown = embedding[scenes.words.clamp(min=0)] * (scenes.words >= 0)[..., None]  # (B, K, 3, D)
     if corruption is None:
-        return torch.einsum("bkn,bkd->bnd", fill, embedding[scenes.words].sum(2)) + embedding[scenes.cells]
+        return torch.einsum("bkn,bkd->bnd", fill, shown.sum(2)) + embedding[scenes.cells]
     batch, dim = len(fill), embedding.shape[1]
 
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(batch, *shape, generator=random)
 
-    severity = uniform()
+    corrupt = (uniform() * 100 < corruption.percent).float()
     share = torch.where(fill.amax(1) > 0, 1.0, uniform(1) * corruption.cells)[..., None]
-    gains = MAX_GAIN * (corruption.min_gain / MAX_GAIN) ** (severity[:, None] * uniform(4))
-    words = torch.einsum("bkwd,bw->bkd", embedding[scenes.words], gains[:, :3])
-    tokens = torch.einsum("bkn,bkd->bnd", fill, words) + gains[:, 3, None, None] * share * embedding[scenes.cells]
+    gains = MAX_GAIN * (corruption.min_gain / MAX_GAIN) ** uniform(7)
+    gains = torch.where(corrupt[:, None] > 0, gains, 1.0)
+    word_gains = torch.where(scenes.is_sign[..., None], gains[:, None, 3:6], gains[:, None, :3])
+    words = torch.einsum("bkwd,bkw->bkd", shown, word_gains)
+    tokens = torch.einsum("bkn,bkd->bnd", fill, words) + gains[:, 6, None, None] * share * embedding[scenes.cells]
     with torch.no_grad():
-        plain = torch.einsum("bkn,bkd->bnd", fill, embedding[scenes.words].sum(2)) + share * embedding[scenes.cells]
+        plain = torch.einsum("bkn,bkd->bnd", fill, shown.sum(2)) + share * embedding[scenes.cells]
         code = torch.randn(dim, dim, generator=random) / dim**0.5
-        tokens_of_code = corruption.mixing * severity[:, None, None] * uniform(1, 1) * (plain @ code)
-        common = (
-            corruption.offset * severity[:, None, None] * uniform(1, 1) * torch.randn(batch, 1, dim, generator=random)
-        )
-        noise = corruption.noise * severity[:, None, None] * uniform(1, 1) * torch.randn(plain.shape, generator=random)
+
+        def amount(most: float) -> torch.Tensor:
+            return most * corrupt[:, None, None] * uniform(1, 1)
+
+        tokens_of_code = amount(corruption.mixing) * (plain @ code)
+        common = amount(corruption.offset) * torch.randn(batch, 1, dim, generator=random)
+        noise = amount(corruption.noise) * torch.randn(plain.shape, generator=random)
     return tokens + tokens_of_code + common + noise
 
 

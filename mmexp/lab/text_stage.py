@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError
 from mmexp.lab.dice import Dice
 from mmexp.lab.questions import Questioner, caption
@@ -49,11 +50,12 @@ class TextStage:
         write_text(workdir / FILE, "[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
 
     def _record(self, number: int, scene: Scene, questioner: Questioner, order: Dice) -> dict[str, Any]:
-        conversations: list[dict[str, str]] = []
-        for family, question, answer in questioner.ask(scene):
+        conversations: list[dict[str, str | None]] = []
+        for turn in questioner.ask(scene):
+            question = "\n".join([turn.question, *choice_lines(turn.choices)])
             value = f"{caption(self.spec, scene, order)}. {question}"
             conversations += [
-                {"from": "human", "value": value, "format": "word", "family": family},
-                {"from": "gpt", "value": answer},
+                {"from": "human", "value": value, "format": turn.response_format, "family": turn.family},
+                {"from": "gpt", "value": turn.answer},
             ]
         return {"id": f"described_{number:06d}", "conversations": conversations}

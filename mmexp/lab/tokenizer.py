@@ -1,4 +1,4 @@
-"""The lab's tokenizer: one token per word of the world, and one per fixed phrase of the conversation templates.
+"""The lab's tokenizer: one token per word of the world and digit, and one per fixed phrase of the templates.
 
 A system prompt or a format prompt costs one token here, so that a template is cheap at scale lab; its text is
 the same as at scale paper, and so is the code that renders, tokenises and masks it.
@@ -27,7 +27,7 @@ MARKERS = (
     "\n",
 )
 """Role and end markers of all templates; openings and format prompts are taken from the templates themselves."""
-OTHER_WORDS = ("describe", "the", "image", ".")
+OTHER_WORDS = ("image",)
 
 
 def phrases(templates: Iterable[Template]) -> list[str]:
@@ -43,16 +43,24 @@ def phrases(templates: Iterable[Template]) -> list[str]:
 
 
 def build_tokenizer(spec: WorldSpec, templates: Iterable[Template]) -> "PreTrainedTokenizerFast":
-    """Word-level tokenizer of the world's language with bos ``<s>``, eos ``</s>``, unk and pad."""
+    """WordPiece of the world's language with bos ``<s>``, eos ``</s>``, unk and pad; 47 is ``4 ##7``."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: place for place, word in enumerate([*SPECIALS, *sorted({*words(spec), *OTHER_WORDS})])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>", max_input_chars_per_word=100))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
     )
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins with spaces, none before "?" and ","
+    # Joins with spaces, none before "?", "," and ".", and none inside brackets.
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(prefix="##", cleanup=True),
+            decoders.Fuse(),
+            decoders.Replace("[ ", "["),
+            decoders.Replace(" ]", "]"),
+        ]
+    )
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in SPECIALS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]

@@ -2,12 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError, nearest
+from mmexp.interfaces import Turn
 from mmexp.lab.dice import Dice
+from mmexp.lab.pope import Statistics, pope_turns
 from mmexp.lab.questions import Questioner, caption
 from mmexp.lab.world import Scene, WorldSpec, draw_image, scenes
 from mmexp.recipe.files import write_text
@@ -20,7 +23,8 @@ class WorldStage:
     """Draws splits that share no scene: ``images/<split>/*.png``, and annotations for each split.
 
     Captions go to ``<split>.json`` (LLaVA). Questions go to ``<split>.json`` (LLaVA, all questions of an image in one
-    record) for training splits and to ``<split>.jsonl`` (question and answer) for held-out ones.
+    record, choices laid out in the text; no record for an image that nothing is asked about) or to ``<split>.jsonl``
+    (question and answer, choices apart).
 
     Args:
         world: node ``lab.world``.
@@ -41,16 +45,24 @@ class WorldStage:
         world: Mapping[str, int],
         captions: Mapping[str, int],
         questions: Mapping[str, Mapping[str, int]],
+        qa: Sequence[str],
         held_out: Sequence[str],
+        pope: Mapping[str, Any] | None,
         seed: int,
     ) -> None:
         self.spec = WorldSpec.from_config(world)
         self.captions, self.questions = dict(captions), {name: dict(node) for name, node in questions.items()}
-        self.held_out, self.seed = list(held_out), seed
+        self.qa, self.held_out, self.seed = list(qa), list(held_out), seed
         self.sizes = {**self.captions, **{name: node.pop("images", 0) for name, node in self.questions.items()}}
-        for name in self.held_out:
-            if name not in self.questions:
-                raise UserError(f"lab world: held_out: no split '{name}'; {nearest(name, self.questions)}")
+        self.pope = dict(pope or {})
+        for key, names in (("qa", self.qa), ("held_out", self.held_out)):
+            for name in names:
+                if name not in self.questions:
+                    raise UserError(f"lab world: {key}: no split '{name}'; {nearest(name, self.questions)}")
+        for key in ("split", "statistics") if self.pope else ():
+            name = self.pope[key]
+            if name not in self.sizes:
+                raise UserError(f"lab world: pope.{key}: no split '{name}'; {nearest(name, self.sizes)}")
         for name, size in self.sizes.items():
             if size < 1:
                 raise UserError(f"lab world: split '{name}': {size} images; at least 1")
@@ -63,6 +75,8 @@ class WorldStage:
             asked = [questioner.ask(scene) for scene in drawn[split]]
             questioner.check(f"lab world: split '{split}'")
             self._write_questions(workdir, split, asked)
+        if self.pope:
+            self._write_pope(workdir, drawn)
         for number, split in enumerate(self.captions):
             self._write_captions(workdir, split, drawn[split], Dice(self.seed, 21, number))
         self._write_images(workdir, drawn, runtime)
@@ -89,20 +103,28 @@ class WorldStage:
             "fewer images, or more objects (lab.world.max_objects)"
         )
 
-    def _write_questions(self, workdir: Path, split: str, asked: list[list[tuple[str, str, str]]]) -> None:
-        if split in self.held_out:
-            lines = [json.dumps(record) for record in _qa_records(split, asked)]
-            write_text(workdir / f"{split}.jsonl", "\n".join(lines) + "\n")
+    def _write_questions(self, workdir: Path, split: str, asked: list[list[Turn]]) -> None:
+        if split in self.qa:
+            _write_lines(workdir / f"{split}.jsonl", _qa_records(split, asked))
             return
-        records = [
-            _llava_record(split, number, [(question, answer, "word", family) for family, question, answer in part])
-            for number, part in enumerate(asked)
-        ]
+        records = [_llava_record(split, number, part) for number, part in enumerate(asked) if part]
         _write_list(workdir / f"{split}.json", records)
+
+    def _write_pope(self, workdir: Path, drawn: Mapping[str, list[Scene]]) -> None:
+        split, statistics = self.pope["split"], Statistics(drawn[self.pope["statistics"]])
+        dice = Dice(self.seed, 22)
+        asked = [
+            pope_turns(scene, statistics, self.pope["each"], dice) for scene in drawn[split][: self.pope["images"]]
+        ]
+        _write_lines(workdir / "pope.jsonl", _qa_records(split, asked, "pope"))
 
     def _write_captions(self, workdir: Path, split: str, drawn: list[Scene], dice: Dice) -> None:
         records = [
-            _llava_record(split, number, [(CAPTION_REQUEST, caption(self.spec, scene, dice), None, "caption")])
+            _llava_record(
+                split,
+                number,
+                [Turn(question=CAPTION_REQUEST, answer=caption(self.spec, scene, dice), family="caption")],
+            )
             for number, scene in enumerate(drawn)
         ]
         _write_list(workdir / f"{split}.json", records)
@@ -134,27 +156,33 @@ def image_name(split: str, number: int) -> str:
     return f"{split}/{number:06d}.png"
 
 
-def _llava_record(split: str, number: int, turns: list[tuple[str, str, str | None, str]]) -> dict[str, Any]:
-    """``turns`` are (question, answer, response format, family)."""
+def _llava_record(split: str, number: int, turns: Sequence[Turn]) -> dict[str, Any]:
     conversations: list[dict[str, Any]] = []
-    for question, answer, response_format, family in turns:
+    for turn in turns:
         marker = "" if conversations else "<image>\n"
-        human = {"from": "human", "value": marker + question, "format": response_format, "family": family}
-        conversations += [human, {"from": "gpt", "value": answer}]
+        value = marker + "\n".join([turn.question, *choice_lines(turn.choices)])
+        human = {"from": "human", "value": value, "format": turn.response_format, "family": turn.family}
+        conversations += [human, {"from": "gpt", "value": turn.answer}]
     return {"id": f"{split}_{number:06d}", "image": image_name(split, number), "conversations": conversations}
 
 
-def _qa_records(split: str, asked: list[list[tuple[str, str, str]]]) -> Iterator[dict[str, Any]]:
+def _qa_records(split: str, asked: list[list[Turn]], name: str | None = None) -> Iterator[dict[str, Any]]:
     for number, part in enumerate(asked):
-        for place, (family, question, answer) in enumerate(part):
+        for place, turn in enumerate(part):
             yield {
-                "question_id": f"{split}_{number:06d}_{place}",
+                "question_id": f"{name or split}_{number:06d}_{place}",
                 "image": image_name(split, number),
-                "question": question,
-                "answer": answer,
-                "family": family,
-                "format": "word",
+                "question": turn.question,
+                "answer": turn.answer,
+                "family": turn.family,
+                "format": turn.response_format,
+                **({"choices": list(turn.choices)} if turn.choices else {}),
             }
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """One JSON object per line."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _write_list(path: Path, records: list[dict[str, Any]]) -> None:

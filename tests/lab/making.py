@@ -16,7 +16,18 @@ WORLD = {
     "sign_percent": 75,
     "glyph_size": 2,
 }
-FAMILIES = ("existence", "count", "attribute", "absolute_position", "relative_position")
+FAMILIES = (
+    "existence",
+    "count",
+    "attribute",
+    "absolute_position",
+    "relative_position",
+    "reading",
+    "multiple_choice",
+    "referring_box",
+    "referring_region",
+    "instruction",
+)
 
 
 def spec(**changes: int) -> WorldSpec:
@@ -47,7 +58,9 @@ def world_node(**changes: Any) -> dict[str, Any]:
             "val": {"images": 5, **families},
             "test": {"images": 7, **families},
         },
+        "qa": ["val", "test"],
         "held_out": ["val", "test"],
+        "pope": {"split": "test", "statistics": "finetune", "images": 5, "each": 2},
         "seed": 0,
     }
     return {**small, **changes}

@@ -73,7 +73,7 @@ def test_every_word_is_known(variant: str, configs: dict[str, dict[str, Any]], d
         shard = Shard(rank=0, world_size=1, micro_batch_size=16)
         reader = build_windows(node, seed=0, facts=facts, shard=shard, cache_bytes=0).reader
         for dataset in range(len(reader.mixture.names)):
-            for position in range(IMAGES):
+            for position in range(len(reader.mixture.sources[dataset])):
                 conversations = reader.tokenize((dataset, position), position)
                 assert all(tokenizer.unk_token_id not in one.input_ids for one in conversations), name
                 # 144 tokens are the most that a row of Honeybee's sweeps has

@@ -6,13 +6,25 @@ from collections import Counter, defaultdict
 import pytest
 
 from mmexp.errors import UserError
+from mmexp.interfaces import Turn
 from mmexp.lab.dice import Dice
-from mmexp.lab.questions import FAMILIES, PRACTICE, Questioner, caption, question_only_accuracy
+from mmexp.lab.questions import FAMILIES, Questioner, box_of, caption, question_only_accuracy
 from mmexp.lab.world import Object, Scene, scenes
 from tests.lab.making import spec
 
-CHANCE = {"existence": 0.5, "count": 0.25, "attribute": 1 / 3, "absolute_position": 1 / 16, "relative_position": 0.5}
-Asked = list[tuple[Scene, list[tuple[str, str, str]]]]
+CHANCE = {
+    "existence": 0.5,
+    "count": 0.25,
+    "attribute": 1 / 3,
+    "absolute_position": 1 / 16,
+    "relative_position": 0.5,
+    "reading": 1 / 24,
+    "multiple_choice": 1 / 4,
+    "referring_box": 1 / 16,
+    "referring_region": 1 / 24,
+    "instruction": 1 / 32,
+}
+Asked = list[tuple[Scene, list[Turn]]]
 
 
 def asked(number: int, per_family: int, seed: int, *, held_out: bool, families: object = FAMILIES) -> Asked:
@@ -37,6 +49,17 @@ def answer(scene: Scene, question: str) -> str:
         return cell(by_color[found[1]])
     if found := re.fullmatch(r"which cells are (\w+) and (\w+)\?", question):
         return f"{cell(by_color[found[1]])} and {cell(by_color[found[2]])}"
+    if question == "what is on the sign?":
+        assert scene.sign
+        return scene.sign.text
+    if found := re.fullmatch(r"which box is (\w+)\?", question):
+        return box(by_color[found[1]])
+    if found := re.fullmatch(r"which object is in (\[.*\])\?", question):
+        [thing] = [thing for thing in things if box(thing) == found[1]]
+        return f"{thing['color']} {thing['shape']}"
+    if found := re.fullmatch(r"describe (\w+)\.", question):
+        thing = by_color[found[1]]
+        return f"a {thing['size']} {thing['shape']} at {cell(thing)}"
     found = re.fullmatch(r"is (\w+) (left of|right of|above|below) (\w+)\?", question)
     assert found, question
     one, other = by_color[found[1]], by_color[found[3]]
@@ -49,28 +72,55 @@ def vars_of(item: Object) -> dict[str, object]:
     return {"color": item.color, "shape": item.shape, "size": item.size, "x": item.column, "y": item.row}
 
 
+def box(thing: dict[str, object]) -> str:
+    """Of a 4 x 4 grid in eighths: left, top, right, bottom."""
+    left, top = 2 * int(str(thing["x"])), 2 * int(str(thing["y"]))
+    return f"[{left} {top} {left + 2} {top + 2}]"
+
+
+def told(turn: Turn) -> str:
+    """The answer; of a letter the text of its choice."""
+    return turn.choices["ABCD".index(turn.answer)] if turn.choices else turn.answer
+
+
 def cell(thing: dict[str, object]) -> str:
     return "abcd"[int(str(thing["y"]))] + "1234"[int(str(thing["x"]))]
 
 
 def test_every_answer_is_right() -> None:
     checked: Counter[str] = Counter()
-    for scene, questions in asked(400, 4, 0, held_out=False, families={**FAMILIES, **PRACTICE}):
-        for family, question, said in questions:
-            assert said == answer(scene, question), (scene.content(), question)
-            checked[family] += 1
-    assert set(checked) == {*FAMILIES, *PRACTICE} and min(checked.values()) > 500
+    for scene, turns in asked(400, 4, 0, held_out=False, families=[*FAMILIES, "two_cells"]):
+        for turn in turns:
+            assert told(turn) == answer(scene, turn.question), (scene.content(), turn.question)
+            checked[turn.family] += 1
+    assert set(checked) == {*FAMILIES, "two_cells"} and min(checked.values()) > 250
+
+
+def test_choices_are_different_and_in_any_order() -> None:
+    letters: Counter[str] = Counter()
+    for _, turns in asked(300, 2, 8, held_out=False, families=["multiple_choice", "lettered"]):
+        for turn in turns:
+            assert len(set(turn.choices)) == 4 and turn.response_format == "letter"
+            letters[turn.answer] += 1
+            if turn.family == "lettered":
+                assert turn.question == f"which letter is {told(turn)}?"
+    assert set(letters) == set("ABCD") and min(letters.values()) > 0.8 * letters.total() / 4
 
 
 def test_the_key_word_comes_last() -> None:
-    for _, questions in asked(50, 4, 1, held_out=False):
-        for _, question, _ in questions:
-            assert re.search(r"(\w+)\?$", question), question
+    for _, turns in asked(50, 4, 1, held_out=False):
+        assert all(re.search(r"(\w+|\])[?.]$", turn.question) for turn in turns)
 
 
 def test_no_question_is_asked_twice_of_a_scene() -> None:
-    for _, questions in asked(200, 4, 2, held_out=False):
-        assert len({question for _, question, _ in questions}) == len(questions)
+    for _, turns in asked(200, 4, 2, held_out=False):
+        assert len({(turn.family, turn.question) for turn in turns}) == len(turns)
+
+
+def test_response_formats_fit_the_answers() -> None:
+    formats = {turn.family: turn.response_format for _, turns in asked(50, 1, 9, held_out=False) for turn in turns}
+    own = {"multiple_choice": "letter", "referring_box": "box", "referring_region": "region", "instruction": None}
+    assert formats == {**dict.fromkeys(FAMILIES, "word"), **own}
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -78,32 +128,40 @@ def test_answers_cannot_be_guessed_from_the_question(family: str) -> None:
     """A table of the commonest answer of each training question, and one fitted to the test itself."""
     train, test = (
         [
-            (question, said)
-            for _, part in asked(number, per_scene, seed, held_out=held)
-            for f, question, said in part
-            if f == family
+            ("\n".join([turn.question, *turn.choices]), turn.answer)
+            for _, part in asked(number, per_scene, seed, held_out=held, families=[family])
+            for turn in part
         ]
         for number, per_scene, seed, held in ((2000, 2, 3, False), (500, 1, 4, True))
     )
-    assert len(test) == 500
+    assert len(test) > (300 if family == "reading" else 490)
     assert question_only_accuracy(train, test) < CHANCE[family] + 0.05
-    assert question_only_accuracy(test, test) < CHANCE[family] + 0.08
+    if family not in ("multiple_choice", "instruction"):  # hardly two texts, or two answers, are the same
+        assert question_only_accuracy(test, test) < CHANCE[family] + 0.08
 
 
 def test_answers_of_a_family_are_even() -> None:
     said = defaultdict(Counter)
     for _, questions in asked(500, 1, 5, held_out=True):
-        for family, _, text in questions:
-            said[family][text] += 1
+        for turn in questions:
+            said[turn.family][turn.answer] += 1
     assert max(said["existence"].values()) < 275 and max(said["relative_position"].values()) < 275
     assert max(said["count"].values()) < 150 and max(said["absolute_position"].values()) < 45
 
 
-def test_captions_name_every_object_once() -> None:
+def test_captions_name_every_object_and_the_sign_once() -> None:
     for number, (scene, _) in enumerate(asked(50, 1, 6, held_out=False)):
         parts = caption(spec(), scene, Dice(7, number)).split(", ")
         expected = {f"a {t['size']} {t['color']} {t['shape']} at {cell(t)}" for t in map(vars_of, scene.objects)}
+        if scene.sign:
+            expected.add(f"a sign with {scene.sign.text} at {cell({'x': scene.sign.column, 'y': scene.sign.row})}")
         assert len(parts) == len(expected) and set(parts) == expected
+
+
+def test_boxes_are_rounded_outwards() -> None:
+    thirds = spec(image_size=96, grid=3)
+    item = Object("red", "circle", "large", row=1, column=0)
+    assert box_of(thirds, item) == "[0 2 3 6]"
 
 
 def test_wrong_families_are_refused() -> None:
@@ -114,10 +172,14 @@ def test_wrong_families_are_refused() -> None:
 
 
 def test_a_family_without_questions_is_refused() -> None:
-    lonely = spec(min_objects=1, max_objects=1)
+    lonely = spec(min_objects=1, max_objects=1, sign_percent=0)
     questioner = Questioner(lonely, {"relative_position": 1}, Dice(0))
     source = scenes(lonely, Dice(1), held_out=False)
     for _ in range(20):
         questioner.ask(next(source))
     with pytest.raises(UserError, match="no scene of this world has a question of family 'relative_position'"):
+        questioner.check("lab world: split 'test'")
+    questioner = Questioner(lonely, {"reading": 1}, Dice(0))
+    questioner.ask(next(source))
+    with pytest.raises(UserError, match=r"'reading'; a higher lab\.world\.sign_percent"):
         questioner.check("lab world: split 'test'")

@@ -90,9 +90,21 @@ def test_everything_the_world_says_comes_back(tokenizer: Any) -> None:
     texts: list[str] = []
     for number, scene in zip(range(60), source, strict=False):
         texts.append(caption(spec(), scene, Dice(2, number)))
-        for _, question, answer in questioner.ask(scene):
-            texts += [question, answer]
+        for turn in questioner.ask(scene):
+            texts += [turn.question, turn.answer, *turn.choices]
     for text in set(texts):
         ids = tokenizer(text, add_special_tokens=False).input_ids
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_a_number_is_tens_and_ones(tokenizer: Any) -> None:
+    assert tokenizer.tokenize("a sign with 47 at b1") == ["a", "sign", "with", "4", "##7", "at", "b1"]
+    assert tokenizer.tokenize("hats") == ["<unk>"]
+
+
+def test_choices_are_words_it_knows(tokenizer: Any) -> None:
+    turn = Turn(question="which shape is red?", answer="B", response_format="letter", choices=("circle", "cross"))
+    sample = conversation(tokenizer, templates()["vicuna_v1"], [turn])
+    text = tokenizer.convert_ids_to_tokens(sample.input_ids[sample.input_ids != IMAGE_TOKEN_ID].tolist())
+    assert "<unk>" not in text and text[text.index("B") : text.index("B") + 3] == ["B", ".", "cross"]

@@ -11,7 +11,7 @@ from mmexp.data.sources.llava_json import LlavaJson
 from mmexp.data.sources.qa_jsonl import QaJsonl
 from mmexp.errors import UserError
 from mmexp.lab.world_stage import WorldStage
-from tests.lab.making import WORLD, world_node
+from tests.lab.making import FAMILIES, WORLD, world_node
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_same_seed_same_bytes(world: Path, tmp_path: Path) -> None:
     WorldStage(**world_node(seed=1)).run(tmp_path / "other", {})
     assert contents(world) == contents(tmp_path / "again")
     assert contents(world) != contents(tmp_path / "other")
-    assert len(contents(world)) == 6 + 12 + 5 + 7 + 4
+    assert len(contents(world)) == 6 + 12 + 5 + 7 + 5
 
 
 def test_a_killed_run_continues(world: Path, tmp_path: Path) -> None:
@@ -56,15 +56,9 @@ def test_the_projects_readers_read_it(world: Path) -> None:
     captions = LlavaJson(annotations=str(world / "align.json"), image_folder=images, name="align")
     assert len(captions) == 6 and captions[0].turns[0].answer.startswith("a ")
     questions = LlavaJson(annotations=str(world / "finetune.json"), image_folder=images, name="finetune")
-    assert len(questions) == 12 and len(questions[0].turns) == 10
-    assert {turn.response_format for turn in questions[0].turns} == {"word"}
-    assert {turn.family for turn in questions[0].turns} == {
-        "existence",
-        "count",
-        "attribute",
-        "absolute_position",
-        "relative_position",
-    }
+    assert len(questions) == 12 and len(questions[0].turns) >= 18
+    formats = {turn.family: turn.response_format for turn in questions[0].turns if turn.family != "reading"}
+    assert set(formats) == {*FAMILIES} - {"reading"} and formats["multiple_choice"] == "letter"
     test = QaJsonl(annotations=str(world / "test.jsonl"), image_folder=images, name="test", group_by_image=True)
     assert len(test) == 7 and all(
         sample.image is not None and sample.image.is_file() for sample in map(test.__getitem__, range(7))
@@ -102,7 +96,9 @@ def test_a_small_world_is_refused_when_it_is_used_up() -> None:
     ("changes", "said"),
     [
         ({"captions": {"align": 0}}, "split 'align': 0 images; at least 1"),
-        ({"held_out": ["tests"]}, "did you mean 'test'"),
+        ({"held_out": ["tests"]}, "held_out: no split 'tests'; did you mean 'test'"),
+        ({"qa": ["tests"]}, "qa: no split 'tests'; did you mean 'test'"),
+        ({"pope": {"split": "tst", "statistics": "finetune"}}, "pope.split: no split 'tst'; did you mean 'test'"),
         ({"world": {**WORLD, "max_objects": 17}}, "17 objects do not fit"),
     ],
 )
@@ -119,3 +115,13 @@ def test_annotations_name_family_and_format(world: Path) -> None:
     assert set(gpt) == {"from", "value"}
     line = json.loads((world / "val.jsonl").read_text().splitlines()[0])
     assert set(line) == {"question_id", "image", "question", "answer", "family", "format"}
+
+
+def test_choices_stand_in_the_text_or_apart(world: Path) -> None:
+    records = json.loads((world / "finetune.json").read_text())
+    entries = [entry for record in records for entry in record["conversations"] if "family" in entry]
+    value = next(entry["value"] for entry in entries if entry["family"] == "multiple_choice")
+    assert [line[:3] for line in value.removeprefix("<image>\n").splitlines()[1:]] == ["A. ", "B. ", "C. ", "D. "]
+    lines = [json.loads(line) for line in (world / "val.jsonl").read_text().splitlines()]
+    apart = next(line for line in lines if line["family"] == "multiple_choice")
+    assert len(apart["choices"]) == 4 and apart["answer"] in "ABCD" and "\n" not in apart["question"]
