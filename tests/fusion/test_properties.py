@@ -7,6 +7,7 @@ import torch
 
 from mmexp.errors import UserError
 from mmexp.fusion.deformable import cell_centres
+from mmexp.fusion.mini_gemini import stages
 from mmexp.interfaces import FeatureMap, FeatureShape
 from mmexp.model.mllm import Mllm
 from tests.fusion.nodes import SEVERAL, THREE, TWO, build, maps, moved, node, roughened
@@ -243,3 +244,14 @@ def test_bfloat16_stays_close(name: str) -> None:
         rounded = torch.cat([stream.tokens for stream in fusion.bfloat16()(narrow)], dim=-1)
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [([16, 16, 8, 8, 8], (1, 2, 3, 4)), ([8, 8, 4, 2], (1, 2, 3)), ([8, 8, 8, 4], ()), ([8, 8, 8, 8], ())],
+)
+def test_an_expert_is_hierarchical_when_its_grid_shrinks_before_its_last_map(
+    sides: list[int], expected: tuple[int, ...]
+) -> None:
+    """The third is SAM behind its neck."""
+    assert stages([FeatureShape(side * side, 8, (side, side)) for side in sides]) == expected
