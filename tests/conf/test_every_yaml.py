@@ -8,6 +8,7 @@ import pytest
 from mmexp.config import SCALES, Composer, config_root, groups, options
 from mmexp.instantiate import instantiate, locate
 from mmexp.planning.validate import validate
+from mmexp.sweeping.axes import accumulated
 from mmexp.sweeping.selection import read_settings
 
 LISTS = ("encoder", "benchmark")
@@ -58,7 +59,8 @@ def sweep_rows(composer: Composer, sweep: str) -> dict[str, list[str]]:
         settings = read_settings(node, node["seeds"])
         sets = [*settings.first(), (*settings.base, *settings.candidates)]
         return {settings.name(members): list(settings.overrides_of(members)) for members in sets}
-    return {name: row.get("overrides") or [] for name, row in node["rows"].items()}
+    rows = {name: row.get("overrides") or [] for name, row in node["rows"].items()}
+    return accumulated(rows) if node.get("cumulative") else rows
 
 
 def test_every_row_of_every_sweep_builds_and_differs(composer: Composer) -> None:
