@@ -42,6 +42,7 @@ def run(
     launcher: Launcher | None = None,
     retry_failed: bool = False,
     then: Then | None = None,
+    name: str = "test",
 ) -> tuple[Ledger, str]:
     """Run a table; returns its ledger and what was shown."""
     shown = io.StringIO()
@@ -50,7 +51,7 @@ def run(
     launcher = launcher or InlineLauncher()
     try:
         store = Store.from_config(fakes.config(root))
-        with control(root / "sweeps" / "test", head, store, launcher, retry_failed, console) as controller:
+        with control(root / "sweeps" / name, head, store, launcher, retry_failed, console) as controller:
             controller.run(table, then)
     finally:
         launcher.close()

@@ -286,3 +286,22 @@ def test_a_live_table_has_rows_seeds_the_metric_so_far_and_failures(tmp_path):
         display.show([("finetune of good", (1, 4), 10.0)], 2, 5, 1, 4, 1, standing.metric, standing.rows())
     for text in ("finetune of good", "25%", "left 0:30", "stages 2/5, trials 1/4, 1 failed", "score", "2 failed"):
         assert text in screen.getvalue()
+
+
+def test_two_sweeps_at_once_on_one_store_make_each_stage_once(tmp_path, journal):
+    tables = {
+        name: trials(tmp_path, {row: {**ROWS[row], "seconds": 0.1} for row in rows}, seeds=(0, 1))
+        for name, rows in (("first", ["one", "two"]), ("second", ["two", "three"]))
+    }
+    threads = [
+        threading.Thread(target=run, args=(tmp_path, table, local()), kwargs={"name": name})
+        for name, table in tables.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for name in tables:
+        ledger = json.loads((tmp_path / "sweeps" / name / "ledger.json").read_text())
+        assert {entry["status"] for entry in ledger["trials"]} == {"done"}
+    assert len(steps(journal)) == len(set(steps(journal))) == 45
