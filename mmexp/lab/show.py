@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from PIL import ImageDraw
 
 SIDE, GAP, TEXT_HEIGHT, LABEL_HEIGHT = 192, 16, 92, 30
-EXAMPLES = 5
+EXAMPLES, BLOCKS = 4, 2
+"""Images of a family, and families side by side."""
+CANDIDATES = 200
 LETTERS = "ABCDEFGH"
 LINE_CHARACTERS, FONT_SIZE, LINE_HEIGHT = 31, 12, 15
 Asked = tuple[str, str, str, str]
@@ -22,36 +24,48 @@ Asked = tuple[str, str, str, str]
 
 
 def show(config: Mapping[str, Any], store: Store) -> None:
-    """Write ``lab.png`` here: a row for each family, images of different scenes with a question and its answer."""
+    """Write ``lab.png`` here: for each family images of different scenes with a question and its answer."""
     from PIL import Image, ImageDraw
 
     world = run_stage(lab_specs(config)[WORLD], store, None)
-    rows = examples(world)
-    width, height = SIDE + GAP, LABEL_HEIGHT + SIDE + TEXT_HEIGHT
-    sheet = Image.new("RGB", (EXAMPLES * width + GAP, len(rows) * height + GAP), "white")
+    families = examples(world)
+    width, height = EXAMPLES * (SIDE + GAP) + GAP, LABEL_HEIGHT + SIDE + TEXT_HEIGHT
+    sheet = Image.new("RGB", (BLOCKS * width + GAP, -(-len(families) // BLOCKS) * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (family, asked) in enumerate(rows.items()):
-        top = GAP + number * height
-        _text(draw, (GAP, top), family.replace("_", " "), "black", 16)
+    for number, (family, asked) in enumerate(families.items()):
+        left, top = GAP + number % BLOCKS * width, GAP + number // BLOCKS * height
+        _text(draw, (left, top), family.replace("_", " "), "black", 16)
         for place, (_, image, question, answer) in enumerate(asked):
-            left = GAP + place * width
+            start = left + place * (SIDE + GAP)
             with Image.open(world / "images" / image) as drawn:
-                sheet.paste(drawn.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top + LABEL_HEIGHT - 6))
-            _question(draw, (left, top + LABEL_HEIGHT + SIDE - 2), question, answer)
+                sheet.paste(drawn.resize((SIDE, SIDE), Image.Resampling.NEAREST), (start, top + LABEL_HEIGHT - 6))
+            _question(draw, (start, top + LABEL_HEIGHT + SIDE - 2), question, answer)
     path = Path("lab.png").absolute()
     sheet.save(path)
     print(path)
 
 
 def examples(world: Path) -> dict[str, list[Asked]]:
-    """Family -> questions about different images, of all files that the world has."""
+    """Family -> questions about different images, of all files that the world has; other images for each family."""
     found: dict[str, list[Asked]] = {}
     for path in sorted([*world.glob("*.jsonl"), *world.glob("*.json")]):
         for asked in _read(path):
             have = found.setdefault(asked[0], [])
-            if len(have) < EXAMPLES and asked[1] not in {other[1] for other in have}:
+            if len(have) < CANDIDATES:
                 have.append(asked)
-    return dict(sorted(found.items()))
+    return {family: varied(found[family], EXAMPLES * number) for number, family in enumerate(sorted(found))}
+
+
+def varied(asked: list[Asked], start: int) -> list[Asked]:
+    """Some from ``start`` on, about different images, with different answers as far as there are any."""
+    turned = asked[start % len(asked) :] + asked[: start % len(asked)]
+    chosen: list[Asked] = []
+    for answers_too in (True, False):
+        for one in turned:
+            same = any(one[1] == other[1] or (answers_too and one[3] == other[3]) for other in chosen)
+            if not same and len(chosen) < EXAMPLES:
+                chosen.append(one)
+    return chosen
 
 
 def _read(path: Path) -> Iterator[Asked]:
