@@ -109,7 +109,7 @@ def test_the_sheet_has_every_family(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(asked) >= {*FAMILIES, "caption"}
     assert all(len({image for _, image, _, _ in part}) == len(part) for part in asked.values())
     with Image.open(tmp_path / "lab.png") as sheet:
-        assert sheet.height > len(asked) * show.SIDE and len(sheet.getcolors(1 << 20) or []) > 1000
+        assert sheet.height > len(asked) * show.SIDE // show.BLOCKS and len(sheet.getcolors(1 << 20) or []) > 1000
 
 
 FOUND: Findings = {
