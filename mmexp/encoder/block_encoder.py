@@ -17,6 +17,9 @@ from mmexp.interfaces import FeatureMap, FeatureShape, Grid, Inject
 Tap = int | tuple[int, ...]
 """A depth, or a group of depths whose mean is wanted: one tap like any other for feature layers and caches."""
 
+_REACHED: dict[Any, set[str]] = {}
+"""Class, input size, names and shapes of parameters, taps -> what ``reached`` found: rows of a sweep ask the same."""
+
 
 class _DeepestTapReached(Exception):
     """Leaves the network's forward once nothing more is needed."""
@@ -71,7 +74,6 @@ class BlockEncoder(nn.Module):
 
     def __init__(self, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self._reached: dict[tuple[Tap, ...], set[str]] = {}
         self.register_buffer("mean", torch.tensor(list(mean)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(list(std)).view(1, 3, 1, 1), persistent=False)
 
@@ -120,9 +122,11 @@ class BlockEncoder(nn.Module):
     def reached(self, taps: Sequence[Tap]) -> set[str]:
         """Names of the parameters that a gradient from these taps reaches: not the blocks behind the deepest tap, nor
         norms and tokens that nothing reads. Found by a backward pass without memory, so it holds for any network."""
-        if tuple(taps) not in self._reached:
-            self._reached[tuple(taps)] = self._find_reached(taps)
-        return self._reached[tuple(taps)]
+        shapes = tuple((name, tuple(value.shape)) for name, value in self.named_parameters())
+        key = (type(self), self.image_size, shapes, tuple(taps))
+        if key not in _REACHED:
+            _REACHED[key] = self._find_reached(taps)
+        return _REACHED[key]
 
     def _find_reached(self, taps: Sequence[Tap]) -> set[str]:
         state = {name: value.to("meta") for name, value in [*self.named_parameters(), *self.named_buffers()]}
