@@ -94,7 +94,9 @@ MISTAKES = {
         "recipe.value: row 'one' sets it (recipe.value=1), so the command line cannot"
     ),
     f"sweep {PAPER} mine hydra/launcher=basic": "hydra/launcher=basic: mmexp has its own; there is: inline, local",
-    f"run -m {PAPER} experiments=fake hydra/sweeper=basic": "hydra/sweeper=basic: mmexp has its own; there is: table",
+    f"run -m {PAPER} experiments=fake hydra/sweeper=basic": (
+        "hydra/sweeper=basic: mmexp has its own; there is: optuna, round_robin, table"
+    ),
     f"sweep {PAPER} mine hydra.launcher.n_jobs=0": ("hydra.launcher.n_jobs: 0 workers cannot work; give at least 1"),
     "eval nowhere": "nowhere/config.yaml: no such file; RUN_DIR is the folder of a finished run",
     f"report mine {PAPER}": "report: no sweep 'mine' has been run at scale paper; there is none",

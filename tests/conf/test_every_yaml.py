@@ -1,15 +1,15 @@
-"""Every YAML that ships is composed and its parts are built: a typo in a file nobody runs is found here."""
+"""Every YAML that ships is composed and its parts are built: a typo in a file nobody runs is found here.
+
+Sweeps have files of their own, one for each scale, so that two workers share them.
+"""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mmexp.config import SCALES, Composer, config_root, groups, options
 from mmexp.instantiate import instantiate, locate
 from mmexp.planning.validate import validate
-from mmexp.sweeping.axes import accumulated
-from mmexp.sweeping.selection import read_settings
 
 LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
@@ -23,7 +23,6 @@ CASES = [
     if group not in (*NOT_CHOSEN, "sweeps")
     for option in options(group, scale)
 ]
-SWEEPS = [(scale, sweep) for scale in SCALES for sweep in options("sweeps", scale)]
 
 
 @pytest.fixture(scope="module", params=SCALES)
@@ -51,28 +50,6 @@ def test_every_option_composes_and_its_stages_build(composer: Composer) -> None:
             instantiate(config[group], group)
         elif group == "experiments":
             validate(config)
-
-
-def sweep_rows(composer: Composer, sweep: str) -> dict[str, list[str]]:
-    node: Any = composer.compose([f"sweeps={sweep}"]).resolved()["sweep"]
-    if (node.get("search") or {}).get("kind") == "round_robin":
-        settings = read_settings(node, node["seeds"])
-        sets = [*settings.first(), (*settings.base, *settings.candidates)]
-        return {settings.name(members): list(settings.overrides_of(members)) for members in sets}
-    rows = {name: row.get("overrides") or [] for name, row in node["rows"].items()}
-    return accumulated(rows) if node.get("cumulative") else rows
-
-
-def test_every_row_of_every_sweep_builds_and_differs(composer: Composer) -> None:
-    from mmexp.recipe.graph import build_graph
-
-    for sweep in options("sweeps", composer.scale):
-        keys = {}
-        for name, overrides in sweep_rows(composer, sweep).items():
-            config = composer.compose([f"sweeps={sweep}", *overrides]).resolved()
-            validate(config)
-            keys[name] = build_graph(config).key
-        assert len(set(keys.values())) == len(keys), (composer.scale, sweep, keys)
 
 
 def test_nothing_in_the_folders_is_missed() -> None:
