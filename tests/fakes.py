@@ -91,6 +91,10 @@ def get_into(trouble: str | None, runtime: Mapping[str, Any]) -> None:
         os.kill(os.getpid(), 9)
     if trouble == "hang":
         time.sleep(60)
+    if trouble == "disk":
+        Path("/dev/full").write_text("this device is always full")
+    if trouble == "memory":
+        bytearray(1 << 50)
     if trouble == "noise":
         sys.stdout.buffer.write(b"\x00\xff\x1b[31mnoise\r" * 3000)
         sys.stdout.flush()

@@ -81,6 +81,8 @@ def test_rows_that_are_one_trial_are_said_and_run_once(tmp_path, journal):
         ("kill", "killed", "SIGKILL"),
         ("hang", "failed", "time limit of 2 s"),
         ("noise", "failed", "RuntimeError: after noise"),
+        ("disk", "failed", "No space left on device"),
+        ("memory", "failed", "MemoryError"),
     ],
 )
 def test_a_failure_costs_only_its_trial(tmp_path, trouble, status, reason):
