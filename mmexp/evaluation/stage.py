@@ -249,7 +249,7 @@ def _model_costs(
     return {
         "parameters": sum(parts.values()),
         "parameters_by_part": parts,
-        "projector_parameters": parts.get("projectors", 0) if use_images else None,
+        "projector_parameters": parts.get("projector", 0) if use_images else None,
         "visual_tokens": _visual_tokens(model, questions, aggregations) if use_images else 0,
     }
 

@@ -130,6 +130,7 @@ def test_result(seen, node, tmp_path):
     costs = result["costs"]
     assert (costs["parameters"], costs["parameters_by_part"]) == (16, {"llm": 12, "projector": 4})
     assert costs["visual_tokens"] == (2 + 6) / 2
+    assert costs["projector_parameters"] == 4
     assert (costs["trained_stages"], costs["training_seconds"]) == (["align"], 100)
     assert costs["seconds"] == 100 + costs["evaluation_seconds"]
     assert torch.__version__.startswith(result["versions"]["torch"])
