@@ -88,9 +88,9 @@ def heat_map(report: Report) -> Figure | None:
         "xgap": 2,
         "ygap": 2,
     }
-    layout = plain_layout(50 + 34 * len(lines)) | {
-        "margin": {"l": 10, "r": 20, "t": 40, "b": 10},
-        "xaxis": {"side": "top", "showgrid": False},
+    layout = plain_layout(130 + 34 * len(lines)) | {
+        "margin": {"l": 10, "r": 60, "t": 120, "b": 10},
+        "xaxis": {"side": "top", "showgrid": False, "tickangle": -35},
         "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False, "ticksuffix": "  "},
     }
     return {"data": [data], "layout": layout}
