@@ -92,7 +92,7 @@ class DatasetBalance(Selection):
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
         """Dataset -> weight, of those that are drawn from."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
         return normalised(self.weights(sizes))

@@ -21,7 +21,7 @@ from mmexp.sweeping.local import LocalLauncher
 from mmexp.sweeping.work import DONE, Launcher, write_task
 
 WORLD = "lab_world"
-TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.")
+TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.", "mmexp.lab.grown_stage.")
 """Stages that are worth shipping; the others are drawn in seconds."""
 BUILD_FOLDER = "lab_build"
 POLL_S = 0.2
@@ -48,6 +48,11 @@ def lab_specs(config: Mapping[str, Any]) -> dict[str, StageSpec]:
     for name in config["lab"]["stages"]:
         specs |= dict(build_graph(config, name).stages)
     return specs
+
+
+def trained_specs(config: Mapping[str, Any]) -> dict[str, StageSpec]:
+    """Name -> spec of the stages that travel with the package."""
+    return {name: spec for name, spec in lab_specs(config).items() if str(spec.node["_target_"]).startswith(TRAINED)}
 
 
 def build(config: Mapping[str, Any], store: Store) -> None:
@@ -134,7 +139,7 @@ def _show(display: Display, running: list[Making], store: Store, done: int, tota
 
 def ship(config: Mapping[str, Any], store: Store) -> None:
     """Put the finished experts and language models into the package, and take out what no config names any more."""
-    specs = {name: spec for name, spec in lab_specs(config).items() if str(spec.node["_target_"]).startswith(TRAINED)}
+    specs = trained_specs(config)
     missing = [name for name, spec in specs.items() if store.find(spec.key) is None]
     if missing:
         raise UserError(f"lab ship: {', '.join(missing)} is not built; run 'mmexp lab build' first")

@@ -81,7 +81,7 @@ class FramedProjector(nn.Module):
 
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         """(W, N, in_dim) -> (W, Q, out_dim)."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     def positioned(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.pos_emb is None else tokens + self.pos_emb.to(tokens.dtype)

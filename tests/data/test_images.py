@@ -26,7 +26,7 @@ class Halves:
         return 2 * tokens_per_view
 
     def assembler(self, out_dim):
-        raise NotImplementedError
+        raise NotImplementedError  # views are counted here, never assembled
 
 
 class Whole(Halves):

@@ -16,18 +16,9 @@ from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.lab.world import WorldSpec
 from mmexp.recipe.graph import replace_references
 from mmexp.resolution.resize import Resize
+from tests.lab.making import WORLD
 
 VARIANTS = ("", "_released", "_coarse", "_multi", "_multi_flip", "_dataset_name", "_task_name", "_indicator")
-WORLD = {
-    "image_size": 64,
-    "grid": 4,
-    "min_objects": 2,
-    "max_objects": 4,
-    "noise": 12,
-    "color_jitter": 16,
-    "sign_percent": 75,
-    "glyph_size": 2,
-}
 IMAGES = 6
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mmexp.lab.build import artifact_dir, lab_specs
+from mmexp.lab.build import artifact_dir, lab_specs, trained_specs
 from mmexp.lab.check import EXPERTS, Findings, best, probe_expert, shallower_is_better, strengths
 from mmexp.lab.probes import Accuracies, ProbeBudget, chance
 from mmexp.lab.world import WorldSpec
@@ -40,6 +40,12 @@ def assert_same(found: dict[str, Accuracies], expected: dict[str, Accuracies]) -
         for target, accuracies in targets.items():
             for kind, value in accuracies.items():
                 assert abs(found[depth][target][kind] - value) <= POINT, (depth, target, kind)
+
+
+def test_what_travels_with_the_package_is_what_ship_puts_there() -> None:
+    """Else the next ``mmexp lab ship`` would take a folder out."""
+    folders = {path.name for path in artifact_dir().iterdir() if path.is_dir()}
+    assert folders == {spec.key for spec in trained_specs(lab_config()).values()}
 
 
 def test_all_experts_are_shipped_and_each_is_good_for_something() -> None:
