@@ -60,9 +60,12 @@ class SetContrast(Objective):
         hard = [scale * (image * text).sum(-1, keepdim=True) for text in wrong]
         target = torch.arange(len(drawn.scenes))
         forward = functional.cross_entropy(torch.cat([logits, *hard], dim=1), target)
+        return forward + functional.cross_entropy(logits.t(), target) + self.extra(tokens, drawn)
+
+    def extra(self, tokens: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        """Terms beside the contrast."""
         places = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
-        told = labelled_loss(self.place(tokens), places)
-        return forward + functional.cross_entropy(logits.t(), target) + self.place_weight * told
+        return self.place_weight * labelled_loss(self.place(tokens), places)
 
     def image(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, embed_dim), of unit length, from the mean of the tokens."""
@@ -89,6 +92,35 @@ class SetContrast(Objective):
         image = self.image(look(drawn.views).tokens)
         right = self.logits(image, drawn.scenes).argmax(1) == torch.arange(len(drawn.scenes))
         return {"retrieval": round(100 * float(right.float().mean()), 1)}
+
+
+class WordContrast(SetContrast):
+    """As ``SetContrast``, and the image tells which words its caption has (as SuperClass does instead of contrast,
+    arXiv:2411.03313): what a network that contrast alone hardly moves begins to learn from.
+
+    Args:
+        word_weight: weight of that term, a binary cross entropy summed over the words.
+        others: of ``SetContrast``.
+    """
+
+    def __init__(
+        self, *, embed_dim: int, negatives: Sequence[str], place_weight: float, word_weight: float, shape: FeatureShape
+    ) -> None:
+        super().__init__(embed_dim=embed_dim, negatives=negatives, place_weight=place_weight, shape=shape)
+        self.word_weight = word_weight
+        self.told = nn.Linear(shape.dim, len(NUMBERS))
+
+    def extra(self, tokens: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+        told = functional.binary_cross_entropy_with_logits(self.told(tokens.mean(1)), words_in(drawn.scenes))
+        return super().extra(tokens, drawn) + self.word_weight * len(NUMBERS) * told
+
+
+def words_in(scenes: Sequence[Scene]) -> torch.Tensor:
+    """(B, words) float: 1 for each word that a scene's caption has."""
+    found = torch.zeros(len(scenes), len(NUMBERS))
+    for row, scene in enumerate(scenes):
+        found[row, words_of(scene)] = 1.0
+    return found
 
 
 def words_of(scene: Scene) -> list[int]:

@@ -27,7 +27,7 @@ class GrownLanguageModelStage(LanguageModelStage):
         UserError: the smaller model has weights that do not fit into this one.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class GrownLanguageModelStage(LanguageModelStage):
         architecture: Mapping[str, Any],
         templates: Mapping[str, Any],
         curriculum: Mapping[str, Any],
+        look_back: float,
         rounds: Any,
         check: Mapping[str, int],
         seed: int,
@@ -47,6 +48,7 @@ class GrownLanguageModelStage(LanguageModelStage):
             architecture=architecture,
             templates=templates,
             curriculum=curriculum,
+            look_back=look_back,
             rounds=rounds,
             check=check,
             seed=seed,

@@ -31,64 +31,69 @@ from mmexp.recipe.files import write_json
 
 LOOKUP_FILE = "lookup.json"
 SHARES = 100
+COMMON, FASTEST = 3.0, 3
+"""Of the head that looks back: value of the channel that all words share, and rotary pairs that it uses."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curriculum:
-    """What the batches look like; the node ``curriculum``.
+    """What the batches of all rounds have in common; the node ``curriculum``.
 
     Args:
         batch_size: scenes per step.
         max_objects: scenes have up to so many, more than in the images: more to confuse.
-        caption_percent: share of caption steps, until ``caption_until`` and after.
-        caption_until: step at which captions become rare.
         multi_turn_percent: share of multi-turn steps.
-        grids: tokens per side of the symbolic image; each step picks one.
         templates: names; each step picks one (repeat a name to have it more often).
         format_prompts: places of the response-format prompt; each step picks one.
         corruption: see ``Corruption``: the full amounts.
-        corrupt_from, corrupt_over: from which step on, and over how many steps, tokens are more and more corrupted.
         end_weight: weight of the end-of-answer tokens in the loss; they are half of all and soon learned.
     """
 
     batch_size: int
     max_objects: int
-    caption_percent: tuple[int, int]
-    caption_until: int
     multi_turn_percent: int
-    grids: tuple[int, ...]
     templates: tuple[str, ...]
     format_prompts: tuple[str, ...]
     corruption: Mapping[str, float]
-    corrupt_from: int
-    corrupt_over: int
     end_weight: float
 
-    def style(self, step: int, dice: Dice) -> Style:
+    def style(self, part: "Round", dice: Dice) -> Style:
         share = dice.below(SHARES)
-        captions = self.caption_percent[step >= self.caption_until]
         return Style(
             template=dice.pick(self.templates),
             format_prompt=dice.pick(self.format_prompts),
-            multi_turn=captions <= share < captions + self.multi_turn_percent,
-            caption=share < captions,
-            grid=dice.pick(self.grids),
+            multi_turn=part.caption_percent <= share < part.caption_percent + self.multi_turn_percent,
+            caption=share < part.caption_percent,
+            grid=dice.pick(part.grids),
         )
 
-    def corruption_at(self, step: int, percent: float) -> Corruption:
-        """From ideal tokens to the full corruption; gains shrink geometrically. ``percent`` of the scenes have it."""
-        amount = min(1.0, max(0.0, (step - self.corrupt_from) / self.corrupt_over))
+    def corruption_at(self, part: "Round", step: int) -> Corruption:
+        """From ideal tokens to the full corruption over the round; gains shrink geometrically."""
+        amount = min(1.0, (step + 1) / max(1, part.corrupt_over))
         full = dict(self.corruption)
         gain = full.pop("min_gain") ** amount
-        return Corruption(percent=percent, min_gain=gain, **{name: amount * value for name, value in full.items()})
+        named = {name: amount * value for name, value in full.items()}
+        return Corruption(percent=part.corrupt_percent, min_gain=gain, **named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """A stretch of the training with an optimiser of its own."""
+    """A stretch of the training with an optimiser of its own; an entry of the node ``rounds``.
+
+    Args:
+        questions: family -> questions per scene.
+        caption_percent: share of caption steps.
+        grids: tokens per side of the symbolic image; each step picks one.
+        corrupt_percent: share of the scenes that are corrupted.
+        corrupt_over: steps over which the corruption grows to its full amounts.
+        budget: see ``Budget``.
+    """
 
     questions: Mapping[str, int]
+    caption_percent: int
+    grids: tuple[int, ...]
     corrupt_percent: float
+    corrupt_over: int
     budget: Budget
 
 
@@ -100,14 +105,17 @@ class LanguageModelStage:
         architecture: arguments of ``LlamaConfig`` apart from vocabulary and special tokens.
         templates: name -> template node; ``plain`` is needed, their fixed texts become tokens.
         curriculum: see ``Curriculum``.
-        rounds: one after the other, each ``{questions, corrupt_percent, budget}``: family -> questions per scene, share
-            of the scenes that are corrupted, and see ``Budget``. What needs several look-ups forms in ideal tokens.
+        look_back: how much higher, in logits, the first head of the first block sees the token before than the one it
+            stands on, when training begins. A text among choices is found by its word and answered by the letter
+            before it: without such a head that is not learned in the budget (Olsson et al. 2022, arXiv:2209.11895:
+            induction forms at once where keys hold the token before). 0 begins like any other head.
+        rounds: one after the other, see ``Round``. What needs several look-ups forms in ideal tokens.
         check: ``{scenes}``: held-out symbolic scenes per style that ``lookup.json`` is measured on.
         seed: of everything.
         num_threads: of torch.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(
         self,
@@ -116,6 +124,7 @@ class LanguageModelStage:
         architecture: Mapping[str, Any],
         templates: Mapping[str, Any],
         curriculum: Mapping[str, Any],
+        look_back: float,
         rounds: Sequence[Mapping[str, Any]],
         check: Mapping[str, int],
         seed: int,
@@ -126,7 +135,7 @@ class LanguageModelStage:
         self.curriculum = Curriculum(**curriculum)
         self.rounds = [Round(**{**part, "budget": Budget(**part["budget"])}) for part in rounds]
         self.architecture, self.check = dict(architecture), dict(check)
-        self.seed, self.num_threads = seed, num_threads
+        self.look_back, self.seed, self.num_threads = look_back, seed, num_threads
         for name in ("plain", *self.curriculum.templates):
             if name not in self.templates:
                 raise UserError(f"lab language model: curriculum.templates: '{name}' is not among its templates")
@@ -152,7 +161,7 @@ class LanguageModelStage:
             else:
                 folder.mkdir(exist_ok=True)
                 data = SymbolicData(pretraining, tokenizer, self.templates, part.questions)
-                step_loss = partial(self._loss, model, data, done, part.corrupt_percent)
+                step_loss = partial(self._loss, model, data, part, done)
                 losses = train_fixed_steps(title, model, step_loss, part.budget, folder, runtime)
                 save_file(trained_tensors(model), finished.with_suffix(".tmp"))
                 os.replace(finished.with_suffix(".tmp"), finished)
@@ -178,15 +187,17 @@ class LanguageModelStage:
             # Unit embeddings keep words apart; the small final norm keeps the tied head's first logits small.
             model.get_input_embeddings().weight.normal_(0, 1)
             model.model.norm.weight.fill_(config.hidden_size**-0.5)
+            if self.look_back:
+                look_at_the_token_before(model, self.look_back)
         return model
 
-    def _loss(self, model: Any, data: SymbolicData, done: int, percent: float, step: int) -> torch.Tensor:
-        step += done
-        dice = Dice(self.seed, 31, step)
-        style = self.curriculum.style(step, dice)
+    def _loss(self, model: Any, data: SymbolicData, part: Round, done: int, step: int) -> torch.Tensor:
+        dice = Dice(self.seed, 31, done + step)
+        style = self.curriculum.style(part, dice)
         batch = data.batch(dice, self.curriculum.batch_size, style, held_out=False)
-        random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        logits, targets, _ = answers(model, batch, self.curriculum.corruption_at(step, percent), random)
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + done + step)
+        corruption = self.curriculum.corruption_at(part, step) if part.corrupt_percent else None
+        logits, targets, _ = answers(model, batch, corruption, random)
         losses = functional.cross_entropy(logits, targets, reduction="none")
         ends = torch.tensor(
             [data.word_ids[name] for name in ("</s>", "<|eot_id|>", "<|im_end|>") if name in data.word_ids]
@@ -195,8 +206,7 @@ class LanguageModelStage:
         return (losses * weights).sum() / weights.sum()
 
     def _save(self, workdir: Path, model: Any, tokenizer: Any, loss: float) -> None:
-        families = {family: 2 for part in self.rounds for family in part.questions}
-        data = SymbolicData(self.spec, tokenizer, self.templates, families)
+        data = SymbolicData(self.spec, tokenizer, self.templates, {family: 2 for family in self.rounds[-1].questions})
         write_json(workdir / LOOKUP_FILE, {"loss": loss, "accuracy": self._lookup(model, data)})
         model.save_pretrained(workdir)
         tokenizer.save_pretrained(workdir)
@@ -207,7 +217,7 @@ class LanguageModelStage:
     def _lookup(self, model: Any, data: SymbolicData) -> dict[str, dict[str, float]]:
         """Percent of answers that greedy decoding gets right on held-out scenes: style -> family -> accuracy."""
         table = {}
-        grid = self.curriculum.grids[0]
+        grid = self.rounds[-1].grids[0]
         for template in dict.fromkeys(self.curriculum.templates):
             for place in dict.fromkeys(self.curriculum.format_prompts):
                 for multi in (False, True):
@@ -215,6 +225,26 @@ class LanguageModelStage:
                     name = f"{template}, prompt {place}, {'multi' if multi else 'single'} turn"
                     table[name] = lookup_accuracy(model, data, style, self.check["scenes"], self.seed)
         return table
+
+
+@torch.no_grad()
+def look_at_the_token_before(model: Any, logit: float) -> None:
+    """Set the first head of a Llama's first block: query and key are one direction, the key turned by one position.
+
+    The direction is read from the first channel, which all words get alike; a tied head's logits do not depend on it.
+    """
+    embedding, attention, config = model.get_input_embeddings(), model.model.layers[0].self_attn, model.config
+    embedding.weight[:, 0] = COMMON
+    size = config.hidden_size // config.num_attention_heads
+    turns = config.rope_parameters["rope_theta"] ** (-torch.arange(FASTEST) * 2 / size)
+    # cos(turn) of each pair is lost at the token itself; a score is the sum of pairs / sqrt(size).
+    scale = (logit * size**0.5 / float((1 - turns.cos()).sum())) ** 0.5 / COMMON
+    query, key = torch.zeros(size), torch.zeros(size)
+    query[:FASTEST] = scale
+    key[:FASTEST], key[size // 2 : size // 2 + FASTEST] = scale * turns.cos(), scale * turns.sin()
+    for projection, direction in ((attention.q_proj, query), (attention.k_proj, key)):
+        projection.weight[:size] = 0
+        projection.weight[:size, 0] = direction
 
 
 def trained_tensors(model: Any) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from mmexp.data.choices import LETTERS
+from mmexp.data.choices import LETTERS, choice_lines
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import Turn
 from mmexp.lab import font
@@ -16,6 +16,10 @@ from mmexp.lab.dice import Dice
 from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec
 
 NUM_CHOICES = 4
+CHOICES = "{choices}"
+"""Where a question has its choices, if not behind it."""
+PAIRS = "{pairs}"
+"""The answer that names every choice and its letter."""
 BOX_PARTS = 8
 """A box is told in so many parts of the image's side."""
 
@@ -117,6 +121,8 @@ FAMILIES: dict[str, Callable[[WorldSpec, Scene], list[Candidate]]] = {
 RESPONSE_FORMATS: dict[str, str | None] = {
     "multiple_choice": "letter",
     "lettered": "letter",
+    "listed": "letter",
+    "matched": None,
     "referring_box": "box",
     "referring_region": "region",
     "instruction": None,
@@ -143,7 +149,17 @@ def lettered(spec: WorldSpec, scene: Scene) -> list[Candidate]:
     ]
 
 
-PRACTICE = {"two_cells": two_cells, "lettered": lettered}
+def listed(spec: WorldSpec, scene: Scene) -> list[Candidate]:
+    """As ``lettered``, with the choices before the question: the key word comes last, as in other families."""
+    return [item._replace(question=f"{CHOICES}\n{item.question}") for item in lettered(spec, scene)]
+
+
+def matched(spec: WorldSpec, scene: Scene) -> list[Candidate]:
+    """Each text before its letter, in random order: the shortest way to "find the line with this text"."""
+    return [item._replace(question="which letter is which?", answer=PAIRS) for item in lettered(spec, scene)]
+
+
+PRACTICE = {"two_cells": two_cells, "lettered": lettered, "listed": listed, "matched": matched}
 """What only language models are pre-trained on."""
 
 
@@ -223,22 +239,31 @@ class Questioner:
                 )
 
     def _turn(self, family: str, candidate: Candidate) -> Turn:
-        answer, choices = candidate.answer, self._choices(candidate)
+        choices = self._choices(candidate)
         return Turn(
-            question=candidate.question,
-            answer=LETTERS[choices.index(answer)] if choices else answer,
+            question=candidate.question.replace(CHOICES, "\n".join(["", *choice_lines(choices)])),
+            answer=self._answer(candidate.answer, choices),
             response_format=RESPONSE_FORMATS.get(family, "word"),
             family=family,
-            choices=choices,
+            choices=() if CHOICES in candidate.question else choices,
         )
 
+    def _answer(self, answer: str, choices: tuple[str, ...]) -> str:
+        if not choices:
+            return answer
+        if answer == PAIRS:
+            order = self.dice.sample(len(choices), len(choices))
+            return " ".join(f"{choices[place]} {LETTERS[place]}" for place in order)
+        return LETTERS[choices.index(answer)]
+
     def _choices(self, candidate: Candidate) -> tuple[str, ...]:
-        """The answer and others of its pool, in random order."""
+        """The answer, where it is one of them, and others of its pool, in random order."""
         if not candidate.pool:
             return ()
-        others = [text for text in candidate.pool if text != candidate.answer]
-        number = min(NUM_CHOICES - 1, len(others))
-        texts = [candidate.answer, *(others[place] for place in self.dice.sample(len(others), number))]
+        own = [candidate.answer] if candidate.answer in candidate.pool else []
+        others = [text for text in candidate.pool if text not in own]
+        number = min(NUM_CHOICES - len(own), len(others))
+        texts = [*own, *(others[place] for place in self.dice.sample(len(others), number))]
         return tuple(texts[place] for place in self.dice.sample(len(texts), len(texts)))
 
     def _choose(self, family: str, scene: Scene, number: int) -> list[Candidate]:

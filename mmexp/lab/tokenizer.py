@@ -7,8 +7,9 @@ the same as at scale paper, and so is the code that renders, tokenises and masks
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from mmexp.data.choices import LETTERS
 from mmexp.data.template import FORMAT_PROMPTS, Template
-from mmexp.lab.questions import words
+from mmexp.lab.questions import NUM_CHOICES, words
 from mmexp.lab.world import WorldSpec
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ MARKERS = (
     "<|im_start|>assistant\n",
     "<|im_end|>",
     "\n",
+    *(f"\n{letter}." for letter in LETTERS[:NUM_CHOICES]),
 )
-"""Role and end markers of all templates; openings and format prompts are taken from the templates themselves."""
+"""Role and end markers of all templates, and how lines of choices begin; openings and format prompts are taken from the
+templates themselves."""
 OTHER_WORDS = ("image",)
 
 

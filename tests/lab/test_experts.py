@@ -12,6 +12,7 @@ import torch
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import FeatureMap, FeatureShape
+from mmexp.lab.contrastive import WordContrast, words_in, words_of
 from mmexp.lab.detection import Detection
 from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, Drawn, draw_batch
@@ -116,6 +117,29 @@ def test_the_mean_of_a_sign_is_that_of_its_tokens() -> None:
     sources = torch.tensor([[NOTHING, 1, 1, 0], [1, NOTHING, NOTHING, 1]])
     means, scenes = means_of_signs(torch.arange(8.0).view(2, 4, 1), sources)
     assert sorted(zip(means.flatten().tolist(), scenes.tolist(), strict=True)) == [(1.5, 1), (3.0, 0), (5.5, 1)]
+
+
+def test_an_image_tells_the_words_of_its_caption() -> None:
+    """The word term alone: 0 when the tokens say each word of the caption and no other."""
+    drawn = batch(4)
+    wanted = words_in(drawn.scenes)
+    for scene, row in zip(drawn.scenes, wanted, strict=True):
+        assert set(row.nonzero()[:, 0].tolist()) == set(words_of(scene)) and row.max() == 1
+    facts: Any = {"embed_dim": 8, "negatives": ["shape"], "shape": FeatureShape(64, wanted.shape[1], GRID)}
+    objective, plain = (WordContrast(place_weight=0.5, word_weight=weight, **facts) for weight in (1.0, 0.0))
+    plain.load_state_dict(objective.state_dict())
+    with torch.no_grad():
+        objective.told.weight.copy_(torch.eye(wanted.shape[1]))
+        objective.told.bias.zero_()
+    tokens = (40 * wanted - 20)[:, None].repeat(1, 64, 1)
+
+    def term(tokens: torch.Tensor) -> float:
+        with torch.no_grad():
+            losses = [part.loss(lambda views: FeatureMap(tokens, GRID), drawn, Dice(1)) for part in (objective, plain)]
+        return float(losses[0] - losses[1])
+
+    assert abs(term(tokens)) < 1e-4
+    assert term(tokens.flip(0)) > 10
 
 
 def test_masked_patches_reach_the_loss_only_through_their_neighbours() -> None:

@@ -107,6 +107,23 @@ def test_choices_are_different_and_in_any_order() -> None:
     assert set(letters) == set("ABCD") and min(letters.values()) > 0.8 * letters.total() / 4
 
 
+def test_practice_with_choices_is_right() -> None:
+    """The lines are in the question of ``listed``, and behind that of ``matched``, whose answer names them all."""
+    for _, turns in asked(50, 3, 11, held_out=False, families=["listed"]):
+        for turn in turns:
+            *lines, question = turn.question.split("\n")
+            [right] = [line for line in lines if line.startswith(f"{turn.answer}. ")]
+            assert question == f"which letter is {right.removeprefix(f'{turn.answer}. ')}?"
+            assert lines[0] == "" and len(set(lines)) == 5 and not turn.choices
+    orders = set()
+    for _, turns in asked(50, 3, 12, held_out=False, families=["matched"]):
+        for turn in turns:
+            words = turn.answer.split()
+            assert dict(zip(words[1::2], words[::2], strict=True)) == dict(zip("ABCD", turn.choices, strict=True))
+            orders.add("".join(words[1::2]))
+    assert len(orders) > 15
+
+
 def test_the_key_word_comes_last() -> None:
     for _, turns in asked(50, 4, 1, held_out=False):
         assert all(re.search(r"(\w+|\])[?.]$", turn.question) for turn in turns)

@@ -13,6 +13,7 @@ from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.lab.expert_stage import ExpertStage
 from mmexp.lab.language_stage import LanguageModelStage
+from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.recipe.graph import build_graph
 from tests.lab.making import lab_config, stage_node
 
@@ -30,8 +31,8 @@ def small(name: str, steps: int = STEPS) -> Any:
         node["budget"] = {**node["budget"], **short}
         probes = {**node["probes"], "train": 20, "test": 20, "steps": 2}
         return ExpertStage(**{**node, "batch_size": 8, "probes": probes})
-    curriculum = {**node["curriculum"], "batch_size": 2, "corrupt_from": 1, "corrupt_over": 2, "caption_until": 3}
-    rounds = [{**part, "budget": {**part["budget"], **short}} for part in node["rounds"][:2]]
+    curriculum = {**node["curriculum"], "batch_size": 2}
+    rounds = [{**part, "corrupt_over": 2, "budget": {**part["budget"], **short}} for part in node["rounds"][-2:]]
     return LanguageModelStage(**{**node, "curriculum": curriculum, "rounds": rounds, "check": {"scenes": 4}})
 
 
@@ -94,3 +95,34 @@ def test_a_curriculum_names_templates_that_are_there() -> None:
     node["curriculum"] = {**node["curriculum"], "templates": ["vicuna"]}
     with pytest.raises(UserError, match="'vicuna' is not among its templates"):
         LanguageModelStage(**node)
+
+
+def test_the_head_that_looks_back_sees_the_token_before() -> None:
+    """From the weights alone: scores of the first head, with the rotary angles written out."""
+    stage = LanguageModelStage(**stage_node("lab_base"))
+    model = stage._model(build_tokenizer(stage.spec, stage.templates.values()))
+    attention, size = model.model.layers[0].self_attn, 24
+    hidden = model.model.layers[0].input_layernorm(model.get_input_embeddings().weight[20:60])
+    angles = torch.arange(40)[:, None] / 1e4 ** (torch.arange(12) / 12)
+
+    def turned(part: torch.Tensor) -> torch.Tensor:
+        whole = torch.complex(part[:, :12], part[:, 12:])
+        return whole * torch.polar(torch.ones_like(angles), angles)
+
+    with torch.no_grad():
+        query, key = (turned(hidden @ getattr(attention, name).weight[:size].t()) for name in ("q_proj", "k_proj"))
+    scores = (query @ key.conj().t()).real / size**0.5
+    seen = scores.masked_fill(torch.ones(40, 40).triu(1).bool(), -torch.inf).argmax(1)
+    # A token of small norm has a large share of the common channel, so that here and there one sees itself.
+    assert (seen[1:] == torch.arange(39)).sum() >= 36
+    ahead = scores.diagonal(-1) - scores.diagonal()[1:]
+    assert ahead.mean() == pytest.approx(stage.look_back, rel=0.25)
+
+
+def test_corruption_grows_over_a_round() -> None:
+    stage = LanguageModelStage(**stage_node("lab_base"))
+    part = stage.rounds[-1]
+    amounts = [stage.curriculum.corruption_at(part, step) for step in (0, 199, 399, 999)]
+    assert [round(amount.noise, 3) for amount in amounts] == [0.002, 0.35, 0.7, 0.7]
+    assert amounts[0].min_gain > 0.99 and amounts[-1].min_gain == pytest.approx(0.1)
+    assert all(amount.percent == part.corrupt_percent for amount in amounts)
