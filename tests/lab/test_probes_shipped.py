@@ -19,6 +19,8 @@ NAMES = ("lab_clip", "lab_convnext", "lab_sam", "lab_dinov2", "lab_pix2struct", 
 WEAK = ("lab_dinov2",)
 """Meant to be."""
 POINT = 1.0
+ONE_PROBE = 8.0
+"""Three standard deviations of a rate of 50 % over the test's signs with a number."""
 NOISE = 6.0
 """Three standard deviations of a rate of 10 % over the test's signs with a number."""
 
@@ -40,6 +42,10 @@ def assert_same(found: dict[str, Accuracies], expected: dict[str, Accuracies]) -
         for target, accuracies in targets.items():
             for kind, value in accuracies.items():
                 assert abs(found[depth][target][kind] - value) <= POINT, (depth, target, kind)
+
+
+def flat(found: dict[str, Accuracies]) -> list[float]:
+    return [value for targets in found.values() for kinds in targets.values() for value in kinds.values()]
 
 
 def test_what_travels_with_the_package_is_what_ship_puts_there() -> None:
@@ -84,7 +90,13 @@ def test_probes_of_the_shipped_weights_are_those_of_the_record(name: str) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_an_expert_that_is_made_again_has_the_same_probes(name: str, tmp_path: Path) -> None:
+    """On the machine that made it to the last digit. Another one rounds elsewhere, and it is another expert of the same
+    kind: within a point in the mean, and in each within what 370 signs with a number can tell.
+    """
     spec = experts()[name]
     run_stage(spec, Store(tmp_path / "store", tmp_path / "runs"), None)
     record: Any = read_json(tmp_path / "store" / spec.key / "check.json")
-    assert_same(record["probes"], shipped(spec))
+    pairs = list(zip(flat(record["probes"]), flat(shipped(spec)), strict=True))
+    mean, largest = sum(a - b for a, b in pairs) / len(pairs), max(abs(a - b) for a, b in pairs)
+    print(f"{name}: {mean:+.2f} in the mean, at most {largest:.1f}")
+    assert abs(mean) <= POINT and largest <= ONE_PROBE
