@@ -122,8 +122,8 @@ def test_the_head_that_looks_back_sees_the_token_before() -> None:
 def test_corruption_grows_over_a_round() -> None:
     stage = LanguageModelStage(**stage_node("lab_base"))
     part = stage.rounds[-1]
-    half = part.corrupt_over // 2
-    amounts = [stage.curriculum.corruption_at(part, step) for step in (0, half - 1, 2 * half - 1, part.budget.steps - 1)]
+    steps = (0, part.corrupt_over // 2 - 1, part.corrupt_over - 1, part.budget.steps - 1)
+    amounts = [stage.curriculum.corruption_at(part, step) for step in steps]
     full = stage.curriculum.corruption["noise"]
     assert [amount.noise / full for amount in amounts] == pytest.approx([1 / part.corrupt_over, 0.5, 1, 1])
     assert amounts[0].min_gain > 0.99 and amounts[-1].min_gain == pytest.approx(0.1)
