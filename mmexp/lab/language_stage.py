@@ -107,8 +107,9 @@ class LanguageModelStage:
         curriculum: see ``Curriculum``.
         look_back: how much higher, in logits, the first head of the first block sees the token before than the one it
             stands on, when training begins. A text among choices is found by its word and answered by the letter
-            before it: without such a head that is not learned in the budget (Olsson et al. 2022, arXiv:2209.11895:
-            induction forms at once where keys hold the token before). 0 begins like any other head.
+            before it, which forms sooner with such a head (practice with choices alone, loss after 450 steps: 0.71
+            against 0.88 without; one run each). After Olsson et al. 2022, arXiv:2209.11895: induction forms earlier
+            where keys hold the token before. 0 begins like any other head.
         rounds: one after the other, see ``Round``. What needs several look-ups forms in ideal tokens.
         check: ``{scenes}``: held-out symbolic scenes per style that ``lookup.json`` is measured on.
         seed: of everything.
