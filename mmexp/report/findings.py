@@ -10,6 +10,7 @@ from mmexp.errors import UserError, nearest
 from mmexp.report.statistics import Comparison, Measurements, Term
 
 TERM = re.compile(r"(?<![\w.])([^\W\d]\w*)\.([^\W\d]\w*)(?![\w.])")
+ENTRY_KEYS = ("id", "claim", "check", "source")
 HOLDS, CONTRADICTED, NOT_RESOLVED, NO_ANSWER = "holds", "contradicted", "not resolved", "no answer"
 
 
@@ -64,11 +65,39 @@ def check_names(check: str, rows: Collection[str]) -> None:
                 raise UserError(f"findings: check '{check}' names row '{row}'; {nearest(row, rows)}")
 
 
-def answer(node: Mapping[str, Any], measurements: Measurements, labels: Mapping[str, Sequence[str]]) -> Finding:
+def check_findings(entries: Any, rows: Collection[str]) -> None:
+    """The node ``sweep.findings`` before anything is run.
+
+    Raises:
+        UserError: an entry that is none, an unknown key, a check that cannot be read or names a row not in ``rows``.
+    """
+    if not isinstance(entries or [], list):
+        raise UserError("sweep.findings: write a list of {id: ..., claim: ..., check: row_a.metric > row_b.metric}")
+    for number, entry in enumerate(entries or []):
+        where = f"sweep.findings[{number}]"
+        if not isinstance(entry, Mapping) or "check" not in entry:
+            raise UserError(f"{where}: write {{id: ..., claim: ..., check: row_a.metric > row_b.metric}}")
+        for key in entry:
+            if key not in ENTRY_KEYS:
+                raise UserError(f"{where}.{key}: no such key; {nearest(str(key), ENTRY_KEYS)}")
+        try:
+            check_names(str(entry["check"]), rows)
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).removeprefix('findings: ')}") from None
+
+
+def answer(
+    node: Mapping[str, Any],
+    measurements: Measurements,
+    labels: Mapping[str, Sequence[str]],
+    *,
+    searched: bool = False,
+) -> Finding:
     """Answer one entry of a sweep's ``findings``.
 
     Args:
         labels: row -> labels of its lines; where a row has several (axes), a term is their mean.
+        searched: rows are what a search came to, so one that is not there was not tried.
     """
     check = str(node.get("check", ""))
     empty = Finding(
@@ -80,6 +109,9 @@ def answer(node: Mapping[str, Any], measurements: Measurements, labels: Mapping[
         detail="",
     )
     try:
+        untried = [row for linear in parse_check(check) for row, _ in linear.terms if searched and row not in labels]
+        if untried:
+            return replace(empty, detail=f"the search did not come to '{untried[0]}'")
         check_names(check, labels)
         comparisons = [_compare(linear, measurements, labels, check) for linear in parse_check(check)]
     except UserError as error:

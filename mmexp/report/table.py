@@ -127,7 +127,9 @@ def tabulate(results: SweepResults) -> Report:
         columns=columns,
         families=families,
         lines=tuple(compared),
-        findings=tuple(answer(entry, measurements, labels) for entry in node.get("findings") or []),
+        findings=tuple(
+            answer(entry, measurements, labels, searched=bool(results.search)) for entry in node.get("findings") or []
+        ),
         failures=tuple(_failures(lines)),
         curves=tuple(_curves(lines)),
         best=best,

@@ -287,12 +287,3 @@ class RoundRobin:
         }
         self.controller.ledger.search = self.trace
         self.controller.ledger.save()
-
-
-def why(decision: Decision) -> str:
-    """Why a round ended the search."""
-    if decision.best is None:
-        return "no candidate has a result for every seed"
-    if decision.improvement is None:
-        return "the set to improve on has no result for every seed"
-    return "no candidate is better by what the stop rule asks"

@@ -125,6 +125,10 @@ def check_node(node: Mapping[str, Any], name: str) -> None:
     for row in node.get("only") or ():
         if row not in {*rows, BLIND}:
             raise UserError(f"sweep.only: no row '{row}'; {nearest(str(row), rows)}")
+    if node.get("findings"):
+        from mmexp.report.findings import check_findings
+
+        check_findings(node["findings"], [*rows, BLIND])
 
 
 def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[Request]:

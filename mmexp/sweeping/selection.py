@@ -9,6 +9,7 @@ from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.sweeping.overrides import as_text, key_of, parse
+from mmexp.sweeping.rows import BLIND
 
 NODE_KEYS = ("title", "source", "metric", "seeds", "search", "findings", "note")
 SEARCH_KEYS = ("kind", "key", "base", "candidates", "overrides", "overrides_by_size", "stop", "exhaustive", "sets")
@@ -221,7 +222,7 @@ def read_settings(node: Mapping[str, Any], seeds: Sequence[int]) -> Settings:
         facts=_facts(search.get("sets"), base, candidates),
         seeds=tuple(seeds),
     )
-    _check_names(settings)
+    _check_names(settings, node.get("findings"))
     return settings
 
 
@@ -290,8 +291,8 @@ def _facts(entries: Any, base: Members, candidates: Members) -> dict[Members, di
     return found
 
 
-def _check_names(settings: Settings) -> None:
-    """Members such as ``a_b, c`` and ``a, b_c`` would share a row."""
+def _check_names(settings: Settings, findings: Any) -> None:
+    """Members such as ``a_b, c`` and ``a, b_c`` would share a row; findings name rows that there can be."""
     if len(settings.candidates) > 12:  # as many subsets as nobody runs; those that are run are checked as they come
         return
     names: dict[str, Members] = {}
@@ -302,3 +303,7 @@ def _check_names(settings: Settings) -> None:
                 f"sweep.search.candidates: {list(other)} and {list(members)} would both be the row "
                 f"'{settings.name(members)}'; rename one of them"
             )
+    if findings:
+        from mmexp.report.findings import check_findings
+
+        check_findings(findings, [*names, BLIND])

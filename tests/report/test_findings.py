@@ -89,6 +89,11 @@ def test_answers(measured, check, verdict):
         assert "more" in found.detail
 
 
+def test_a_set_that_a_search_did_not_come_to_is_no_typo(measured):
+    found = answer({"check": "a_z.overall > a.overall"}, measured, {row: [row] for row in ROWS}, searched=True)
+    assert (found.verdict, found.detail) == ("no answer", "the search did not come to 'a_z'")
+
+
 def test_one_seed_asks_for_another(tmp_path):
     results = sweep(tmp_path, {"a": 0.2, "b": 0.9}, seeds=(0,))
     found = answer({"check": "b.overall > a.overall"}, Measurements(results.lines(), []), {"a": ["a"], "b": ["b"]})

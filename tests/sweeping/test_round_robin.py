@@ -212,6 +212,15 @@ def test_mistakes_in_the_node(changes, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_findings_name_sets_that_there_can_be():
+    def named(check):
+        return read_settings({"metric": "score", "search": SEARCH, "findings": [{"check": check}]}, (0,))
+
+    named("a_b_d.score > a.score and a.score > blind.score")
+    with pytest.raises(UserError, match=r"sweep.findings\[0\]: .*row 'a_b_e'; did you mean 'a_b"):
+        named("a_b_e.score > a.score")
+
+
 FILES = {
     "sweeps/greedy.yaml": """\
 # @package _global_
