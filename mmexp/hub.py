@@ -1,6 +1,7 @@
 """The model hub: asked whether it is there before it is asked for anything, so that without it we fail at once."""
 
 import socket
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -44,6 +45,10 @@ def from_hub(name: str, key: str, fetch: Callable[[], Fetched]) -> Fetched:
     Raises:
         UserError: it cannot be had; says what to download.
     """
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # its bar of loaded weights would fill a log
     local = Path(name).is_dir()
     online = local or reachable()
     try:
