@@ -25,6 +25,7 @@ import numpy as np
 from mmexp.evaluation.metrics import Answers, Metric, make_metric, metric_name
 from mmexp.evaluation.result import aggregate
 from mmexp.report.results import Trial
+from mmexp.sweeping.claims import Term
 
 REPLICATES = 2000
 CONFIDENCE = 0.95
@@ -33,9 +34,6 @@ CELLS = 16_000_000
 MAX_MORE_SEEDS = 100
 ROUNDING = 1e-9
 DIGITS = 9
-
-Term = tuple[str, str]
-"""(line label, metric)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.sweeping.axes import ROW, Axes, accumulated, read_exclude
+from mmexp.sweeping.claims import check_findings
 from mmexp.sweeping.overrides import key_of, parse
 
 SWEEP_KEYS = (
@@ -126,8 +127,6 @@ def check_node(node: Mapping[str, Any], name: str) -> None:
         if row not in {*rows, BLIND}:
             raise UserError(f"sweep.only: no row '{row}'; {nearest(str(row), rows)}")
     if node.get("findings"):
-        from mmexp.report.findings import check_findings
-
         check_findings(node["findings"], [*rows, BLIND])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmexp.errors import UserError, nearest
+from mmexp.sweeping.claims import check_findings
 from mmexp.sweeping.overrides import as_text, key_of, parse
 from mmexp.sweeping.rows import BLIND
 
@@ -304,6 +305,4 @@ def _check_names(settings: Settings, findings: Any) -> None:
                 f"'{settings.name(members)}'; rename one of them"
             )
     if findings:
-        from mmexp.report.findings import check_findings
-
         check_findings(findings, [*names, BLIND])
