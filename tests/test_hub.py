@@ -40,3 +40,11 @@ def test_llm_and_encoders_name_what_to_download(no_network: list[int]) -> None:
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a checkpoint"):
         hub.from_hub(str(tmp_path), "llm.checkpoint", lambda: (tmp_path / "config.json").read_text())
+
+
+def test_a_log_gets_no_bars_of_loaded_weights(tmp_path: Path) -> None:
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    hub.from_hub(str(tmp_path), "llm.checkpoint", lambda: None)
+    assert not logging.is_progress_bar_enabled()  # stderr of a test is no terminal

@@ -54,7 +54,7 @@ def answer(
         check_names(check, labels)
         comparisons = [_compare(linear, measurements, labels, check) for linear in parse_check(check)]
     except UserError as error:
-        return replace(empty, detail=str(error).removeprefix("findings: "))
+        return replace(empty, detail=str(error))
     verdict = _verdict(comparisons)
     return replace(empty, verdict=verdict, detail=_detail(verdict, comparisons), comparisons=tuple(comparisons))
 

@@ -49,7 +49,7 @@ def check_names(check: str, rows: Collection[str]) -> None:
     for linear in parse_check(check):
         for row, _ in linear.terms:
             if row not in rows:
-                raise UserError(f"findings: check '{check}' names row '{row}'; {nearest(row, rows)}")
+                raise UserError(f"check '{check}' names row '{row}'; {nearest(row, rows)}")
 
 
 def check_findings(entries: Any, rows: Collection[str]) -> None:
@@ -58,9 +58,11 @@ def check_findings(entries: Any, rows: Collection[str]) -> None:
     Raises:
         UserError: an entry that is none, an unknown key, a check that cannot be read or names a row not in ``rows``.
     """
-    if not isinstance(entries or [], list):
+    if entries is None:
+        return
+    if not isinstance(entries, list):
         raise UserError("sweep.findings: write a list of {id: ..., claim: ..., check: row_a.metric > row_b.metric}")
-    for number, entry in enumerate(entries or []):
+    for number, entry in enumerate(entries):
         where = f"sweep.findings[{number}]"
         if not isinstance(entry, Mapping) or "check" not in entry:
             raise UserError(f"{where}: write {{id: ..., claim: ..., check: row_a.metric > row_b.metric}}")
@@ -70,7 +72,7 @@ def check_findings(entries: Any, rows: Collection[str]) -> None:
         try:
             check_names(str(entry["check"]), rows)
         except UserError as error:
-            raise UserError(f"{where}: {str(error).removeprefix('findings: ')}") from None
+            raise UserError(f"{where}: {error}") from None
 
 
 def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:
@@ -86,12 +88,12 @@ def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:
         return ast.parse(TERM.sub(stand_in, check).strip(), mode="eval").body, terms
     except (SyntaxError, ValueError):
         example = "row_a.overall > row_b.overall"
-        raise UserError(f"findings: cannot read check '{check}'; write for example '{example}'") from None
+        raise UserError(f"cannot read check '{check}'; write for example '{example}'") from None
 
 
 def _comparisons(node: ast.expr, terms: Mapping[str, Term], check: str) -> list[Linear]:
     if not isinstance(node, ast.Compare):
-        raise UserError(f"findings: check '{check}' must be comparisons with > or <, joined by 'and'")
+        raise UserError(f"check '{check}' must be comparisons with > or <, joined by 'and'")
     sides = [_linear(side, terms, check) for side in (node.left, *node.comparators)]
     out = []
     for left, operator, right in zip(sides, node.ops, sides[1:], strict=False):
@@ -100,10 +102,10 @@ def _comparisons(node: ast.expr, terms: Mapping[str, Term], check: str) -> list[
         elif isinstance(operator, ast.Lt | ast.LtE):
             difference = right.plus(left, -1.0)
         else:
-            raise UserError(f"findings: check '{check}' may compare with >, >=, < and <= only")
+            raise UserError(f"check '{check}' may compare with >, >=, < and <= only")
         kept = {term: factor for term, factor in difference.terms.items() if factor}
         if not kept:
-            raise UserError(f"findings: check '{check}' compares no two different things")
+            raise UserError(f"check '{check}' compares no two different things")
         out.append(Linear(kept, difference.constant))
     return out
 
@@ -122,4 +124,4 @@ def _linear(node: ast.expr, terms: Mapping[str, Term], check: str) -> Linear:
             return _linear(left, terms, check).plus(_linear(right, terms, check), -1.0)
         case ast.BinOp(left=ast.Constant(value=int() | float() as factor), op=ast.Mult(), right=right):
             return Linear({}).plus(_linear(right, terms, check), float(factor))
-    raise UserError(f"findings: check '{check}' may only have terms row.metric, numbers, +, - and number * term")
+    raise UserError(f"check '{check}' may only have terms row.metric, numbers, +, - and number * term")

@@ -126,8 +126,7 @@ def check_node(node: Mapping[str, Any], name: str) -> None:
     for row in node.get("only") or ():
         if row not in {*rows, BLIND}:
             raise UserError(f"sweep.only: no row '{row}'; {nearest(str(row), rows)}")
-    if node.get("findings"):
-        check_findings(node["findings"], [*rows, BLIND])
+    check_findings(node.get("findings"), [*rows, BLIND])
 
 
 def expand(node: Mapping[str, Any], line: CommandLine, *, blind: bool) -> list[Request]:

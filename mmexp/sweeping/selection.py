@@ -304,5 +304,4 @@ def _check_names(settings: Settings, findings: Any) -> None:
                 f"sweep.search.candidates: {list(other)} and {list(members)} would both be the row "
                 f"'{settings.name(members)}'; rename one of them"
             )
-    if findings:
-        check_findings(findings, [*names, BLIND])
+    check_findings(findings, [*names, BLIND])
