@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from mmexp.config import Composer
-from mmexp.encoder.block_encoder import BlockEncoder, depths_of
+from mmexp.model.encoder.block_encoder import BlockEncoder, depths_of
 from mmexp.planning.meta import meta_model
 from mmexp.planning.taps import share_taps
-from mmexp.recipe.graph import build_graph
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import build_graph
+from mmexp.stages.run import run_stage
+from mmexp.stages.store import Store
 
 
 @dataclass

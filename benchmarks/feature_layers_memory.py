@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmexp.config import Composer
-from mmexp.encoder.block_encoder import depths_of
 from mmexp.interfaces import FeatureMap
+from mmexp.model.encoder.block_encoder import depths_of
 from mmexp.model.visual import build_encoder
 
 

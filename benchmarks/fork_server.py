@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmexp.sweeping.forkserver import HEAVY
-from mmexp.sweeping.local import LocalLauncher
-from mmexp.sweeping.work import Work
+from mmexp.sweeping.engine.work import Work
+from mmexp.sweeping.workers.forkserver import HEAVY
+from mmexp.sweeping.workers.local import LocalLauncher
 
 POLL_S = 0.005
 

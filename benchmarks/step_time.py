@@ -20,9 +20,9 @@ from torch import nn
 from mmexp.config import Composer
 from mmexp.data.loader import TrainLoader
 from mmexp.model.build import load_model
-from mmexp.recipe.graph import build_graph
-from mmexp.recipe.run import build_stage, run_stage
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import build_graph
+from mmexp.stages.run import build_stage, run_stage
+from mmexp.stages.store import Store
 from mmexp.training.module import StageModule
 from mmexp.training.schedule import make_schedule
 from mmexp.training.stage import Stream, TrainStage

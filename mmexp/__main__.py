@@ -2,6 +2,6 @@
 
 import sys
 
-from mmexp.cli import main
+from mmexp.cli.main import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmexp.errors import UserError
-from mmexp.recipe.files import write_json
+from mmexp.files import write_json
 
 JOURNAL = "MMEXP_FAKE_JOURNAL"
 """Environment variable: a file that gets a line for each step that is really done."""

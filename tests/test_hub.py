@@ -25,8 +25,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_llm_and_encoders_name_what_to_download(no_network: list[int]) -> None:
-    from mmexp.encoder.timm_encoder import TimmEncoder
-    from mmexp.llm.causal_lm import CausalLM
+    from mmexp.model.encoder.timm_encoder import TimmEncoder
+    from mmexp.model.llm.causal_lm import CausalLM
 
     arguments = {"config": None, "attention": "sdpa", "dtype": "float32", "gradient_checkpointing": False}
     with pytest.raises(UserError, match=r"llm\.checkpoint: 'lmsys/vicuna-7b-v1\.5'.*hf download lmsys/vicuna-7b-v1\.5"):

@@ -34,7 +34,7 @@ NUM_VISUAL = 16
 
 def clip_node(**changes: Any) -> dict[str, Any]:
     node = {
-        "_target_": "mmexp.encoder.transformers_encoder.TransformersEncoder",
+        "_target_": "mmexp.model.encoder.transformers_encoder.TransformersEncoder",
         "model_class": "CLIPVisionModel",
         "config": dict(VISION),
         "checkpoint": None,
@@ -44,15 +44,15 @@ def clip_node(**changes: Any) -> dict[str, Any]:
         "mean": [0.48, 0.46, 0.41],
         "std": [0.27, 0.26, 0.28],
         "final_norm": False,
-        "resolution": {"_target_": "mmexp.resolution.resize.Resize"},
-        "feature_layers": {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": -2},
+        "resolution": {"_target_": "mmexp.model.resolution.resize.Resize"},
+        "feature_layers": {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": -2},
     }
     return {**node, **changes}
 
 
 def convnext_node(**changes: Any) -> dict[str, Any]:
     node = {
-        "_target_": "mmexp.encoder.timm_encoder.TimmEncoder",
+        "_target_": "mmexp.model.encoder.timm_encoder.TimmEncoder",
         "model_name": "convnext_atto",
         "model_args": {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]},
         "weights": "random",
@@ -60,8 +60,8 @@ def convnext_node(**changes: Any) -> dict[str, Any]:
         "mean": [0.5, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
         "final_norm": False,
-        "resolution": {"_target_": "mmexp.resolution.resize.Resize"},
-        "feature_layers": {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": -1},
+        "resolution": {"_target_": "mmexp.model.resolution.resize.Resize"},
+        "feature_layers": {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": -1},
     }
     return {**node, **changes}
 
@@ -69,7 +69,7 @@ def convnext_node(**changes: Any) -> dict[str, Any]:
 def mlp_node(**changes: Any) -> dict[str, Any]:
     """The connector of LLaVA-1.5, ``projector=mlp2x_gelu``."""
     node = {
-        "_target_": "mmexp.projector.mlp.MlpProjector",
+        "_target_": "mmexp.model.projector.mlp.MlpProjector",
         "depth": 2,
         "activation": "gelu",
         "prenorm": False,
@@ -85,11 +85,11 @@ def tiny_spec(**changes: Any) -> dict[str, Any]:
     """The config node ``model`` of a tiny LLaVA; ``changes`` replace its entries."""
     spec = {
         "encoders": {"clip": clip_node()},
-        "fusion": {"_target_": "mmexp.fusion.none.NoFusion"},
+        "fusion": {"_target_": "mmexp.model.fusion.none.NoFusion"},
         "projector": mlp_node(),
-        "reduction": {"_target_": "mmexp.reduction.none.NoReduction"},
+        "reduction": {"_target_": "mmexp.model.reduction.none.NoReduction"},
         "llm": {
-            "_target_": "mmexp.llm.causal_lm.CausalLM",
+            "_target_": "mmexp.model.llm.causal_lm.CausalLM",
             "checkpoint": "none",
             "config": {"model_type": "llama", **TEXT},
             "attention": "sdpa",

@@ -32,7 +32,7 @@ class LocalLauncher(MmexpLauncher):
 
     def open(self) -> Any:
         """The engine's launcher."""
-        from mmexp.sweeping.local import LocalLauncher as Local
+        from mmexp.sweeping.workers.local import LocalLauncher as Local
 
         return Local(n_jobs=self.n_jobs, timeout_s=self.timeout_s, fork=self.fork)
 
@@ -42,7 +42,7 @@ class InlineLauncher(MmexpLauncher):
 
     def open(self) -> Any:
         """The engine's launcher."""
-        from mmexp.sweeping.inline import InlineLauncher as Inline
+        from mmexp.sweeping.workers.inline import InlineLauncher as Inline
 
         return Inline()
 

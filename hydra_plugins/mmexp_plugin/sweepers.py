@@ -10,7 +10,7 @@ from hydra.plugins.sweeper import Sweeper
 
 
 class MmexpSweeper(Sweeper):
-    """A kind of sweep (``mmexp.sweeping.kinds``); ``sweep.search.kind`` in a sweep's file chooses another than table.
+    """A kind of sweep; ``sweep.search.kind`` in a sweep's file chooses another than table.
 
     ``dry_run`` shows what would be run; ``retry_failed`` runs again what failed in an earlier try.
     """
@@ -35,7 +35,7 @@ class MmexpSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from mmexp.report.show import show_report
-        from mmexp.sweeping.kinds import run_sweep
+        from mmexp.sweeping.search.kinds import run_sweep
         from mmexp.sweeping.session import Order
 
         launcher: Any = self.launcher

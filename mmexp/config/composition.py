@@ -1,6 +1,5 @@
 """One config from files and overrides, checked: nothing that Hydra would silently accept gets through."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmexp.config.bodies import check_bodies
-from mmexp.config.folders import check_scale, config_root, groups, options, searching
+from mmexp.config.folders import check_scale, groups, options
+from mmexp.config.hydra_session import hydra_open
 from mmexp.config.mistakes import user_errors
 from mmexp.config.per_encoder import expand_stages
 from mmexp.errors import UserError, nearest
@@ -17,31 +17,8 @@ from mmexp.errors import UserError, nearest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERSION_BASE = "1.3"
 LISTS = ("encoder", "benchmark")
 """Groups of which several options are chosen."""
-
-
-def register_resolvers() -> None:
-    """``${mmexp.root:}``: the shipped configs. ``${mmexp.wandb_offline:}``: true unless W&B has a key.
-    ``${mmexp.part:0.1,${steps}}``: a tenth of the steps, at least one.
-    ``${mmexp.with_resolution:${model},${resolution}}``: a model whose encoders all see images through that resolution.
-    """
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("mmexp.with_resolution", _with_resolution, replace=True)
-    OmegaConf.register_new_resolver("mmexp.part", lambda part, steps: max(1, round(part * steps)), replace=True)
-    OmegaConf.register_new_resolver("mmexp.root", lambda: str(config_root()), replace=True)
-    OmegaConf.register_new_resolver("mmexp.wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True)
-
-
-def _with_resolution(model: "DictConfig", resolution: "DictConfig") -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    node: Any = OmegaConf.to_container(model, resolve=True)
-    for encoder in node.get("encoders", {}).values():
-        encoder["resolution"] = OmegaConf.to_container(resolution, resolve=True)
-    return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +58,8 @@ class Composer:
     @contextmanager
     def open(self) -> Iterator["Composer"]:
         """Hydra is initialised while open; a Hydra application around it gets its own state back."""
-        from hydra import initialize_config_dir
-        from hydra.core.global_hydra import GlobalHydra
-
-        register_resolvers()
-        around = GlobalHydra.instance().hydra
-        GlobalHydra.instance().clear()
-        try:
-            with searching(self.scale), initialize_config_dir(str(config_root() / "conf"), version_base=VERSION_BASE):
-                yield self
-        finally:
-            GlobalHydra.instance().hydra = around
+        with hydra_open(self.scale):
+            yield self
 
     def compose(self, overrides: Sequence[str] = ()) -> Composed:
         """Raises ``UserError`` for anything wrong in the overrides or in a file; values are not resolved yet."""

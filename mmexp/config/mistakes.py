@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmexp.config.folders import groups, options
+from mmexp.config.hydra_session import hydra_open
 from mmexp.errors import UserError, nearest
 
 MAX_LENGTH = 300
@@ -74,11 +75,9 @@ def _node(path: str, overrides: Sequence[str], without: str, scale: str) -> Any:
     import hydra
     from omegaconf import OmegaConf
 
-    from mmexp.config.composition import Composer
-
     others = [override for override in overrides if override.lstrip("+~").split("=")[0].split("@")[0] != without]
     config: Any
-    with Composer(scale).open():
+    with hydra_open(scale):
         try:
             config = hydra.compose(scale, overrides=others, return_hydra_config=True)
         except Exception:  # the other overrides are wrong too: the default config has most names

@@ -13,7 +13,7 @@ from mmexp.data.choices import LETTERS, choice_lines
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers, make_metric, metric_name
 from mmexp.interfaces import Turn
-from mmexp.video.frames import Video, shown
+from mmexp.model.video.frames import Video, shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,8 @@ from mmexp.instantiate import instantiate
 from mmexp.interfaces import TokenizedSample
 from mmexp.model.build import no_visual_tokens
 from mmexp.model.mllm import Mllm
-from mmexp.training.transfer import to_device
-from mmexp.video.aggregation import Aggregation
+from mmexp.model.transfer import to_device
+from mmexp.model.video.aggregation import Aggregation
 
 
 def generate_answers(

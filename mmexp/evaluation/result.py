@@ -1,10 +1,9 @@
 """What a trial leaves behind, written atomically and read back: ``result.json`` and ``predictions.parquet``."""
 
+import importlib.metadata
 import json
-import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +11,9 @@ import numpy as np
 
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers
+from mmexp.files import PREDICTIONS_FILE, RESULT_FILE, finite, replacing
 
-RESULT = "result.json"
-PREDICTIONS = "predictions.parquet"
+LIBRARIES = ("mmexp", "torch", "lightning", "transformers", "timm", "tokenizers", "numpy")
 COLUMNS = {
     "question_id": "question_ids",
     "family": "families",
@@ -50,15 +49,15 @@ def missing_metrics(values: Mapping[str, Any], node: Mapping[str, Any]) -> list[
 
 def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
     """``result.json``; numbers that are not finite become null."""
-    path = folder / RESULT
+    path = folder / RESULT_FILE
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_finite(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(finite(result), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
 def read_result(folder: Path) -> dict[str, Any]:
     """Raises ``UserError`` when there is no readable result."""
-    path = folder / RESULT
+    path = folder / RESULT_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -81,7 +80,7 @@ def write_predictions(folder: Path, answers: Mapping[str, Answers]) -> Path:
     table = pyarrow.table(
         {name: pyarrow.array(values, kinds.get(name, pyarrow.string())) for name, values in columns.items()}
     )
-    path = folder / PREDICTIONS
+    path = folder / PREDICTIONS_FILE
     with replacing(path) as temporary:
         pyarrow.parquet.write_table(table, temporary)
     return path
@@ -92,7 +91,7 @@ def read_predictions(folder: Path) -> dict[str, Answers]:
     import pyarrow
     import pyarrow.parquet
 
-    path = folder / PREDICTIONS
+    path = folder / PREDICTIONS_FILE
     try:
         table = pyarrow.parquet.read_table(path).to_pydict()
     except (OSError, pyarrow.ArrowException) as error:
@@ -109,20 +108,12 @@ def _answers(table: Mapping[str, list[Any]], rows: list[int]) -> Answers:
     return Answers(**fields)
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def library_versions() -> dict[str, str]:
+    """Recorded with a result, not hashed into keys."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions

@@ -8,7 +8,7 @@ from typing import Any
 from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Benchmark, Question
 from mmexp.instantiate import instantiate
-from mmexp.video.frames import Video
+from mmexp.model.video.frames import Video
 
 
 class VideoBenchmark(Benchmark):

@@ -11,8 +11,8 @@ from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Question
 from mmexp.model.build import token_counter
 from mmexp.model.mllm import Mllm
-from mmexp.video.aggregation import Aggregation
-from mmexp.video.frames import Video, read_frames
+from mmexp.model.video.aggregation import Aggregation
+from mmexp.model.video.frames import Video, read_frames
 
 
 class Viewer(Protocol):

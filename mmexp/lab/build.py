@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.recipe.files import read_json, write_json
-from mmexp.recipe.graph import StageSpec, build_graph
-from mmexp.recipe.run import TrialContext, build_stage
-from mmexp.recipe.store import STAGE_FILE, Store
-from mmexp.sweeping.display import Display
-from mmexp.sweeping.engine import ending_signals
-from mmexp.sweeping.local import LocalLauncher
-from mmexp.sweeping.work import DONE, Launcher, write_task
+from mmexp.files import DONE, STAGE_FILE, read_json, write_json
+from mmexp.stages.graph import StageSpec, build_graph
+from mmexp.stages.run import TrialContext, build_stage
+from mmexp.stages.store import Store
+from mmexp.sweeping.engine.display import Display
+from mmexp.sweeping.engine.scheduler import ending_signals
+from mmexp.sweeping.engine.work import Launcher, write_task
+from mmexp.sweeping.workers.local import LocalLauncher
 
 WORLD = "lab_world"
 TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.", "mmexp.lab.grown_stage.")

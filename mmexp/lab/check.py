@@ -12,9 +12,9 @@ from mmexp.instantiate import instantiate
 from mmexp.lab.build import WORLD, lab_specs
 from mmexp.lab.probes import Accuracies, ProbeBudget, chance, examine
 from mmexp.lab.world import WorldSpec
-from mmexp.recipe.graph import StageSpec
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import StageSpec
+from mmexp.stages.run import run_stage
+from mmexp.stages.store import Store
 
 EXPERTS = "mmexp.lab.expert_stage."
 WEIGHTS = "model.safetensors"

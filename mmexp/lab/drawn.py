@@ -10,7 +10,7 @@ from torch.nn import functional
 from mmexp.lab.dice import Dice
 from mmexp.lab.font import WORDS
 from mmexp.lab.world import COLORS, SHAPES, SIGN_CELLS, SIZES, Object, Scene, WorldSpec, draw, scenes
-from mmexp.resolution.resize import Resize
+from mmexp.model.resolution.resize import Resize
 
 NOTHING = -1
 """Label of what has none; never counted in a loss or a score."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmexp.files import write_json
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import FeatureMap
 from mmexp.lab.dice import Dice
@@ -15,7 +16,6 @@ from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
 from mmexp.lab.objective import Look
 from mmexp.lab.probes import ProbeBudget, examine
 from mmexp.lab.world import WorldSpec
-from mmexp.recipe.files import write_json
 
 WEIGHTS_FILE = "model.safetensors"
 CHECK_FILE = "check.json"

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 
 from mmexp.errors import UserError
+from mmexp.files import write_json
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID
 from mmexp.lab.dice import Dice
@@ -27,7 +28,6 @@ from mmexp.lab.symbols import Corruption, soft_tokens
 from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.lab.world import WorldSpec
 from mmexp.model.attention import additive_mask, allowed
-from mmexp.recipe.files import write_json
 
 LOOKUP_FILE = "lookup.json"
 SHARES = 100

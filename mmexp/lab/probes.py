@@ -18,7 +18,7 @@ from mmexp.interfaces import FeatureMap
 from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, OBJECT_VALUES, SIGN_VALUES, Drawn, draw_batch, labelled_loss, shapes_counted
 from mmexp.lab.world import SHAPES, SIGN_CELLS, WorldSpec
-from mmexp.maps import to_map
+from mmexp.model.maps import to_map
 
 TOKENS_PER_CELL = 2
 """Tokens along a cell's side that a probe sees; maps of another size are resampled."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmexp.lab.build import WORLD, lab_specs
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
+from mmexp.stages.run import run_stage
+from mmexp.stages.store import Store
 
 if TYPE_CHECKING:
     from PIL import ImageDraw

@@ -7,10 +7,10 @@ from typing import Any
 
 from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError
+from mmexp.files import write_text
 from mmexp.lab.dice import Dice
 from mmexp.lab.questions import Questioner, caption
 from mmexp.lab.world import Scene, WorldSpec, scenes
-from mmexp.recipe.files import write_text
 
 FILE = "described.json"
 

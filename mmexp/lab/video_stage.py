@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from mmexp.errors import UserError
+from mmexp.files import write_text
 from mmexp.lab.clips import FAMILIES, Clip, draw_clip, draw_frames
 from mmexp.lab.dice import Dice
 from mmexp.lab.world import WorldSpec
-from mmexp.recipe.files import write_text
 
 FOLDER, QUESTIONS = "videos", "test.jsonl"
 LEAST_FRAMES = 8

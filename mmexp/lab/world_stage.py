@@ -8,12 +8,12 @@ from typing import Any
 
 from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError, nearest
+from mmexp.files import write_text
 from mmexp.interfaces import Turn
 from mmexp.lab.dice import Dice
 from mmexp.lab.pope import Statistics, pope_turns
 from mmexp.lab.questions import Questioner, caption
 from mmexp.lab.world import Scene, WorldSpec, draw_image, scenes
-from mmexp.recipe.files import write_text
 
 CAPTION_REQUEST = "describe the image."
 TRIES_PER_IMAGE = 200

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from mmexp.encoder.block_encoder import Tap, tap_name
+from mmexp.model.encoder.block_encoder import Tap, tap_name
 
 KEY_BYTES = 16
 

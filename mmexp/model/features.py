@@ -62,6 +62,6 @@ def cacheable(model: Mllm) -> list[str]:
 
 
 def _no_injection() -> Any:
-    from mmexp.fusion.base import BaseFusion
+    from mmexp.model.fusion.base import BaseFusion
 
     return BaseFusion.inject

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmexp.encoder.block_encoder import Tap, depths_of
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import FeatureMap, FeatureShape, Grid, ImageBatch, ImageSize, Resolution
+from mmexp.model.encoder.block_encoder import Tap, depths_of
 
 
 class VisionSide(nn.Module):

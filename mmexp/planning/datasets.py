@@ -11,8 +11,8 @@ from rich.table import Table
 from mmexp.data.balance import Balance
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
-from mmexp.recipe.graph import build_graph, replace_references
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import build_graph, replace_references
+from mmexp.stages.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mmexp.evaluation.result import replacing
+from mmexp.files import replacing
 from mmexp.report.files import to_csv, to_json, to_markdown
 from mmexp.report.html import to_html
 from mmexp.report.ledger import load_sweep

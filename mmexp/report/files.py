@@ -4,9 +4,9 @@ import csv
 import dataclasses
 import io
 import json
-import math
 from typing import Any
 
+from mmexp.files import finite
 from mmexp.report import words
 from mmexp.report.search import is_tree, tree_markdown
 from mmexp.report.table import COSTS, Line, Report
@@ -41,15 +41,7 @@ def to_json(report: Report) -> str:
     """Everything; training curves apart."""
     plain = dataclasses.asdict(report)
     plain.pop("curves")
-    return json.dumps(_finite(plain), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(plain), indent=2, allow_nan=False) + "\n"
 
 
 def to_markdown(report: Report) -> str:

@@ -11,8 +11,8 @@ from mmexp.report import words
 from mmexp.report.findings import CONTRADICTED, HOLDS, Finding
 from mmexp.report.plots import figures
 from mmexp.report.search import is_tree, sentences
-from mmexp.report.statistics import REPLICATES
 from mmexp.report.table import COSTS, Failure, Line, Report
+from mmexp.statistics.measurements import REPLICATES
 
 VERDICT_CLASS = {HOLDS: "good", CONTRADICTED: "bad"}
 PLOT_TITLES = {

@@ -4,14 +4,13 @@ import json
 from pathlib import Path
 
 from mmexp.errors import UserError
+from mmexp.files import LEDGER_FILE
 from mmexp.report.results import SweepResults, Trial
-
-LEDGER = "ledger.json"
 
 
 def load_sweep(sweep_dir: Path) -> SweepResults:
     """Raises ``UserError`` when there is no ledger, or it cannot be read."""
-    path = sweep_dir / LEDGER
+    path = sweep_dir / LEDGER_FILE
     try:
         ledger = json.loads(path.read_text(encoding="utf-8"))
         trials = [

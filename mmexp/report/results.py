@@ -9,11 +9,8 @@ from typing import Any
 
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers
-from mmexp.evaluation.result import PREDICTIONS, read_predictions, read_result
-
-DONE, NOT_SELECTED = "done", "not selected"
-"""Statuses of the ledger that mean something here; the others are shown as they are."""
-METRICS = "metrics.jsonl"
+from mmexp.evaluation.result import read_predictions, read_result
+from mmexp.files import DONE, METRICS_FILE, PREDICTIONS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +54,7 @@ class Trial:
 
     def answers(self) -> dict[str, Answers]:
         """Benchmark -> answers; empty when there are none to be read."""
-        if self.result is None or self.folder is None or not (self.folder / PREDICTIONS).is_file():
+        if self.result is None or self.folder is None or not (self.folder / PREDICTIONS_FILE).is_file():
             return {}
         try:
             return read_predictions(self.folder)
@@ -66,7 +63,7 @@ class Trial:
 
     def curve(self) -> list[dict[str, Any]]:
         """Lines of ``metrics.jsonl``, those that are whole."""
-        path = self.folder / METRICS if self.folder else None
+        path = self.folder / METRICS_FILE if self.folder else None
         if path is None or not path.is_file():
             return []
         lines = []

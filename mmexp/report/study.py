@@ -12,14 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from mmexp.errors import UserError
-from mmexp.evaluation.result import replacing
-from mmexp.recipe.files import read_json
+from mmexp.files import STUDY_FILE, read_json, replacing
 from mmexp.report import words
 from mmexp.report.files import markdown_table
 from mmexp.report.html import page
 from mmexp.report.plots import ACCENT, BASELINE, BEST, GRID, plain_layout
 
-RECORD = "study.json"
 SHOWN_BEST = 10
 Record = Mapping[str, Any]
 Figure = dict[str, Any]
@@ -31,7 +29,7 @@ def show_study(folder: Path, console: Console) -> None:
     Raises:
         UserError: its record cannot be read.
     """
-    path = folder / RECORD
+    path = folder / STUDY_FILE
     if not path.is_file():
         return
     record = read_json(path)

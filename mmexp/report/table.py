@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from mmexp.evaluation.metrics import METRICS
+from mmexp.files import NOT_SELECTED
 from mmexp.report.findings import Finding, answer
-from mmexp.report.results import NOT_SELECTED, SweepResults, Trial
-from mmexp.report.statistics import Comparison, Measurements, holm
+from mmexp.report.results import SweepResults, Trial
+from mmexp.statistics.measurements import Comparison, Measurements, holm
 
 BLIND = "blind"
 SIGNIFICANCE = 0.05

@@ -1,7 +1,7 @@
 """How numbers are written, in every format the same."""
 
-from mmexp.report.statistics import Comparison
 from mmexp.report.table import Line, Summary
+from mmexp.statistics.measurements import Comparison
 
 PLUS_MINUS = "\u00b1"
 NOTHING = "\u2013"

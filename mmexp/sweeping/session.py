@@ -26,14 +26,15 @@ from typing import Any
 from rich.console import Console
 
 from mmexp.config import Composed, Composer
-from mmexp.recipe.store import Store
-from mmexp.sweeping.control import Controller, control
-from mmexp.sweeping.engine import plan_tasks
-from mmexp.sweeping.ledger import PRUNED, Head
-from mmexp.sweeping.preview import show_preview
-from mmexp.sweeping.rows import CommandLine, Request, read_command_line
-from mmexp.sweeping.trials import Mistakes, Trial, Validator, freeze, validate_all
-from mmexp.sweeping.work import DONE, Launcher
+from mmexp.files import DONE, PRUNED
+from mmexp.stages.store import Store
+from mmexp.sweeping.engine.control import Controller, control
+from mmexp.sweeping.engine.ledger import Head
+from mmexp.sweeping.engine.preview import show_preview
+from mmexp.sweeping.engine.scheduler import plan_tasks
+from mmexp.sweeping.engine.work import Launcher
+from mmexp.sweeping.spec.rows import CommandLine, Request, read_command_line
+from mmexp.sweeping.spec.trials import Mistakes, Trial, Validator, freeze, validate_all
 
 Report = Callable[[Path, Console], None]
 """Shows what a sweep's folder holds."""
@@ -100,7 +101,7 @@ class Session:
         Raises:
             UserError: all mistakes of all trials, each with its rows.
         """
-        from mmexp.sweeping.check import check_trial
+        from mmexp.sweeping.spec.check import check_trial
 
         tasks = plan_tasks(trials, self.store)
         if tasks and not self.dry_run:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-METRICS = "metrics.jsonl"
 CHECKPOINT = "last.ckpt"
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
 from mmexp.model.mllm import Mllm, public_name
+from mmexp.model.transfer import to_device
 from mmexp.training.parameters import freeze_and_group, trained_names
 from mmexp.training.schedule import make_schedule
-from mmexp.training.transfer import to_device
 
 MODEL_PREFIX = "model."
 

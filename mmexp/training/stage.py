@@ -14,6 +14,7 @@ from mmexp.data.bad_sample_budget import BadSampleBudget
 from mmexp.data.build import ModelFacts, build_windows
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest
+from mmexp.files import METRICS_FILE
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
 from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
@@ -21,7 +22,6 @@ from mmexp.model.features import FeatureStore
 from mmexp.model.mllm import Mllm
 from mmexp.training.callbacks import (
     CHECKPOINT,
-    METRICS,
     Checkpoints,
     MetricsFile,
     Progress,
@@ -103,7 +103,7 @@ class TrainStage:
 
     def trainer(self, workdir: Path, runtime: Mapping[str, Any], start: int, loggers: list[Any]) -> lightning.Trainer:
         """Lightning's Trainer for this stage, which goes on from step ``start``."""
-        metrics = MetricsFile(workdir / METRICS, runtime["log_every_steps"], start)
+        metrics = MetricsFile(workdir / METRICS_FILE, runtime["log_every_steps"], start)
         callbacks: list[lightning.Callback] = [
             metrics,
             *self._validation(metrics, runtime),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.cli import COMMANDS, main
+from mmexp.cli.main import COMMANDS, main
 from tests import fakes
 
 REPOSITORY = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def unchecked(monkeypatch):
     """Fake stages have no model to build."""
-    monkeypatch.setattr("mmexp.sweeping.check.check_trial", lambda config: None)
+    monkeypatch.setattr("mmexp.sweeping.spec.check.check_trial", lambda config: None)
 
 
 def errors(capsys, *arguments: str) -> list[str]:
@@ -39,7 +39,7 @@ LIGHT = [[], ["--help"], ["list"], ["list", "projector"], ["run", "--help"], ["s
 @pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
 def test_help_and_lists_import_nothing_heavy(arguments):
     code = (
-        "import sys; from mmexp.cli import main; code = main(sys.argv[1:])\n"
+        "import sys; from mmexp.cli.main import main; code = main(sys.argv[1:])\n"
         "heavy = [m for m in ('torch', 'hydra', 'omegaconf', 'pandas', 'yaml', 'rich') if m in sys.modules]\n"
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
@@ -157,7 +157,7 @@ def test_dry_run(here, capsys, unchecked):
 
 def test_sweep_as_a_module(here):
     done = subprocess.run(
-        [sys.executable, "-m", "mmexp.sweep", "nothing", "--scale", "paper"],
+        [sys.executable, "-m", "mmexp", "sweep", "nothing", "--scale", "paper"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

@@ -2,10 +2,10 @@
 
 import pytest
 
+from mmexp.cli.eval import further_stages
 from mmexp.errors import UserError
-from mmexp.evaluate import further_stages
-from mmexp.recipe.graph import build_graph
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import build_graph
+from mmexp.stages.store import Store
 from tests.fakes import config
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from mmexp.config import Composer
 from mmexp.planning.validate import validate
-from mmexp.recipe.graph import build_graph
-from mmexp.sweeping.axes import accumulated
-from mmexp.sweeping.selection import read_settings
+from mmexp.stages.graph import build_graph
+from mmexp.sweeping.search.selection import read_settings
+from mmexp.sweeping.spec.axes import accumulated
 
 
 def check_rows(composer: Composer, sweep: str) -> None:

@@ -16,7 +16,7 @@ from mmexp.data.grouping import STRETCH_BATCHES, ModalityOrder, deal
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, Batch
-from mmexp.resolution.resize import Resize
+from mmexp.model.resolution.resize import Resize
 from tests.data import tokenizers
 from tests.data.making import CONF, NUM_VISUAL, llava_record, write_dataset
 

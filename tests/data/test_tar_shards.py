@@ -16,7 +16,7 @@ from mmexp.data.mixture import Mixture
 from mmexp.data.order import SHARDS_OPEN, ShardWalk
 from mmexp.data.sources.tar_shards import COUNTS, TarShards
 from mmexp.errors import UserError
-from mmexp.resolution.resize import Resize
+from mmexp.model.resolution.resize import Resize
 
 
 def png(value: int) -> bytes:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from mmexp.recipe.graph import build_graph
-from mmexp.recipe.run import TrialContext, run_graph
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import build_graph
+from mmexp.stages.run import TrialContext, run_graph
+from mmexp.stages.store import Store
 from tests.tiny import TEMPLATE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 STEPS = {"align": 4, "finetune": 60}

@@ -9,13 +9,7 @@ from PIL import Image
 from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Benchmark
 from mmexp.evaluation.metrics import Answers
-from mmexp.evaluation.result import (
-    aggregate,
-    read_predictions,
-    read_result,
-    write_predictions,
-    write_result,
-)
+from mmexp.evaluation.result import aggregate, read_predictions, read_result, write_predictions, write_result
 
 
 def record(**changes):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmexp.encoder.block_encoder import BlockEncoder
 from mmexp.evaluation.result import read_predictions
 from mmexp.evaluation.stage import EvaluateStage
 from mmexp.model.build import LINEAGE, WEIGHTS, load_model, save_trained
-from tests.feature_layers.nodes import node as layers_node
+from mmexp.model.encoder.block_encoder import BlockEncoder
+from tests.model.feature_layers.nodes import node as layers_node
 from tests.tiny import TEMPLATE, clip_node, runtime_node, save_checkpoint, tiny_spec
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from mmexp.errors import UserError
 from mmexp.evaluation import stage as stage_module
 from mmexp.evaluation.result import read_predictions, read_result, write_result
-from mmexp.evaluation.stage import EvaluateStage, evaluate_run, step_ms
+from mmexp.evaluation.stage import EvaluateStage, step_ms
+from mmexp.stages.further import evaluate_run
 
 
 class FakeModel(torch.nn.Module):

@@ -21,9 +21,9 @@ from mmexp.lab.video_stage import write_video
 from mmexp.model.build import load_model
 from tests.tiny import NUM_VISUAL, TEMPLATE, convnext_node, runtime_node, save_checkpoint, tiny_spec
 
-MAX_POOL = {"_target_": "mmexp.video.aggregation.MaxPool", "frames": 4, "kernel": 2}
-MEAN = {"_target_": "mmexp.video.aggregation.Mean", "frames": 4}
-CONCAT = {"_target_": "mmexp.video.aggregation.Concat", "frames": 4}
+MAX_POOL = {"_target_": "mmexp.model.video.aggregation.MaxPool", "frames": 4, "kernel": 2}
+MEAN = {"_target_": "mmexp.model.video.aggregation.Mean", "frames": 4}
+CONCAT = {"_target_": "mmexp.model.video.aggregation.Concat", "frames": 4}
 
 
 def frames(seed: int, number: int = 10) -> list[np.ndarray]:
@@ -128,7 +128,7 @@ def test_the_visual_tokens_are_those_of_the_frames_seen_as_images(spec, data, tm
 
 
 def middle(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    from mmexp.video.sampling import middle_frames
+    from mmexp.model.video.sampling import middle_frames
 
     return [pictures[place] for place in middle_frames(len(pictures), 4)]
 
@@ -157,7 +157,11 @@ def test_questions_of_a_video_decode_it_once_and_batches_change_nothing(spec, da
 
 def test_two_encoders_see_the_same_frames(data, tmp_path) -> None:
     spec = tiny_spec(encoders={**tiny_spec()["encoders"], "convnext": convnext_node(image_size=64)})
-    spec["fusion"] = {"_target_": "mmexp.fusion.sequence_append.SequenceAppend", "grid": None, "route": "bilinear"}
+    spec["fusion"] = {
+        "_target_": "mmexp.model.fusion.sequence_append.SequenceAppend",
+        "grid": None,
+        "route": "bilinear",
+    }
     spec["llm"]["checkpoint"] = save_checkpoint(tmp_path / "llm")
     model = load_model(spec, None)
     question = benchmark(annotations(tmp_path, record(1, "0.mkv")), data).questions()[0]

@@ -10,15 +10,15 @@ from PIL import Image
 from rich.console import Console
 
 from mmexp.errors import UserError
+from mmexp.files import read_json
 from mmexp.lab import build, show
 from mmexp.lab.check import Findings, best, lines_of, shallower_is_better, strengths, table_of
 from mmexp.lab.questions import FAMILIES
-from mmexp.recipe.files import read_json
-from mmexp.recipe.graph import StageSpec, build_graph
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
-from mmexp.sweeping.display import Display
-from mmexp.sweeping.inline import InlineLauncher
+from mmexp.stages.graph import StageSpec, build_graph
+from mmexp.stages.run import run_stage
+from mmexp.stages.store import Store
+from mmexp.sweeping.engine.display import Display
+from mmexp.sweeping.workers.inline import InlineLauncher
 from tests.lab.making import lab_config
 
 SMALL = (

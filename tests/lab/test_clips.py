@@ -13,7 +13,7 @@ from mmexp.lab.dice import Dice
 from mmexp.lab.questions import words
 from mmexp.lab.video_stage import VideoStage, question_records
 from mmexp.lab.world import COLORS
-from mmexp.video.frames import read_frames
+from mmexp.model.video.frames import read_frames
 from tests.lab.making import WORLD, spec, stage_node
 
 SPEC = spec()
@@ -82,7 +82,7 @@ def test_a_place_is_inside_the_image() -> None:
 
 
 def test_the_sampled_frames_tell_who_is_first() -> None:
-    from mmexp.video.sampling import middle_frames
+    from mmexp.model.video.sampling import middle_frames
 
     for clip in clips(60):
         starts = [sum(number < mover.start for number in middle_frames(FRAMES, 8)) for mover in clip.movers]

@@ -14,8 +14,8 @@ from mmexp.instantiate import instantiate
 from mmexp.lab.text_stage import TextStage
 from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.lab.world import WorldSpec
-from mmexp.recipe.graph import replace_references
-from mmexp.resolution.resize import Resize
+from mmexp.model.resolution.resize import Resize
+from mmexp.stages.graph import replace_references
 from tests.lab.making import WORLD
 
 VARIANTS = ("", "_released", "_coarse", "_multi", "_multi_flip", "_dataset_name", "_task_name", "_indicator")

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
+from mmexp.files import read_json
 from mmexp.lab.build import artifact_dir, lab_specs, trained_specs
 from mmexp.lab.check import EXPERTS, Findings, best, probe_expert, shallower_is_better, strengths
 from mmexp.lab.probes import Accuracies, ProbeBudget, chance
 from mmexp.lab.world import WorldSpec
-from mmexp.recipe.files import read_json
-from mmexp.recipe.graph import StageSpec
-from mmexp.recipe.run import run_stage
-from mmexp.recipe.store import Store
+from mmexp.stages.graph import StageSpec
+from mmexp.stages.run import run_stage
+from mmexp.stages.store import Store
 from tests.lab.making import lab_config
 
 NAMES = ("lab_clip", "lab_convnext", "lab_sam", "lab_dinov2", "lab_pix2struct", "lab_eva02")

@@ -14,7 +14,7 @@ from mmexp.instantiate import instantiate
 from mmexp.lab.expert_stage import ExpertStage
 from mmexp.lab.language_stage import LanguageModelStage
 from mmexp.lab.tokenizer import build_tokenizer
-from mmexp.recipe.graph import build_graph
+from mmexp.stages.graph import build_graph
 from tests.lab.making import lab_config, stage_node
 
 STEPS = 6

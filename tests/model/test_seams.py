@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mmexp.errors import UserError
-from mmexp.fusion.base import BaseFusion
 from mmexp.interfaces import FeatureMap, FeatureShape, Inject
+from mmexp.model.fusion.base import BaseFusion
 from mmexp.model.mllm import Mllm
 from tests.tiny import clip_node, convnext_node, image_batch, random_batch, tiny_spec
 
@@ -112,7 +112,7 @@ def test_a_map_without_grid_passes_through() -> None:
 def test_impossible_combinations_are_refused_with_the_key() -> None:
     with pytest.raises(UserError, match=r"fusion=none takes one encoder.*clip, convnext"):
         Mllm(tiny_spec(encoders={"clip": clip_node(), "convnext": convnext_node()}), load=False)
-    deep = {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": -9}
+    deep = {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": -9}
     with pytest.raises(UserError, match=r"feature_layers\.layer: -9 is beyond this encoder, which has 4 blocks"):
         Mllm(tiny_spec(encoders={"clip": clip_node(feature_layers=deep)}), load=False)
     with pytest.raises(UserError, match="encoder: none is chosen"):

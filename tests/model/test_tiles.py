@@ -22,14 +22,14 @@ from tests.tiny import TEXT, clip_node, convnext_node, mlp_node, tiny_spec
 
 SIZES = [(64, 64), (100, 37), (30, 90), (31, 32), (64, 64), (90, 33)]
 HALVED = {
-    "_target_": "mmexp.reduction.bilinear.BilinearReduction",
+    "_target_": "mmexp.model.reduction.bilinear.BilinearReduction",
     "size": [2, 2],
     "align_corners": False,
     "antialias": False,
     "where": "after_projector",
 }
 STI = {
-    "_target_": "mmexp.feature_layers.sti.SparseTokenIntegration",
+    "_target_": "mmexp.model.feature_layers.sti.SparseTokenIntegration",
     "layers": [1, 2],
     "numbering": "hf",
     "final": -2,
@@ -131,8 +131,8 @@ def two(clip: dict[str, Any], convnext: dict[str, Any], fusion: str, **fusion_op
     return Mllm(tiny_spec(encoders=encoders, fusion={"_target_": fusion, **fusion_options}), load=False)
 
 
-CHANNELS = "mmexp.fusion.channel_concat.ChannelConcat"
-SEQUENCE = "mmexp.fusion.sequence_append.SequenceAppend"
+CHANNELS = "mmexp.model.fusion.channel_concat.ChannelConcat"
+SEQUENCE = "mmexp.model.fusion.sequence_append.SequenceAppend"
 GRID = {"grid": [4, 4], "route": "bilinear"}
 
 
@@ -156,7 +156,7 @@ def test_two_encoders_of_different_size_share_tiles() -> None:
         ),
         (
             tile_node(tile_size=32),
-            {"_target_": "mmexp.resolution.pad.Pad"},
+            {"_target_": "mmexp.model.resolution.pad.Pad"},
             "differ in views: tiles and one; give them one resolution",
         ),
         (tile_node(tile_size=32), tile_node(tile_size=32, grids=[[1, 2]]), "differ in grids"),

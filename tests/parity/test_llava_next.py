@@ -1,7 +1,7 @@
 """From the same weights and pixels, tiles give the numbers of transformers' LlavaNextForConditionalGeneration.
 
 The designs coincide with a view of the whole first, unpadded maps and row-end tokens. What differs on purpose (the
-colour of borders, a padded view of the whole, very narrow images) is said in mmexp/resolution/tile.py.
+colour of borders, a padded view of the whole, very narrow images) is said in mmexp/model/resolution/tile.py.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ NAMES = {**THEIRS, "vision.assembler.newline": "model.image_newline"}
 
 def tile_node(**changes: Any) -> dict[str, Any]:
     node = {
-        "_target_": "mmexp.resolution.tile.Tile",
+        "_target_": "mmexp.model.resolution.tile.Tile",
         "grids": GRIDS,
         "pinpoints": None,
         "max_tiles": None,

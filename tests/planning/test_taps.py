@@ -7,7 +7,7 @@ from tests.tiny import clip_node, tiny_spec
 
 
 def config(layer: int, **encoder: Any) -> dict[str, Any]:
-    layers = {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": layer}
+    layers = {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": layer}
     return {"evaluation": {"model": tiny_spec(encoders={"clip": clip_node(feature_layers=layers, **encoder)})}}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mmexp.report.findings import answer
-from mmexp.report.statistics import Measurements
+from mmexp.statistics.measurements import Measurements
 from tests.report.synthetic import sweep
 
 ROWS = ["a", "b", "c", "broken"]

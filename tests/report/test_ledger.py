@@ -5,11 +5,11 @@ import json
 import pytest
 
 from mmexp.errors import UserError
+from mmexp.files import DONE, NOT_SELECTED
 from mmexp.report.build import load_report, report
 from mmexp.report.ledger import load_sweep
-from mmexp.report.results import DONE, NOT_SELECTED
-from mmexp.sweeping import ledger as written
-from mmexp.sweeping import work
+from mmexp.sweeping.engine import ledger as written
+from mmexp.sweeping.engine import work
 from tests.report.synthetic import sweep
 
 

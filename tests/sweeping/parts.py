@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from mmexp.recipe.files import write_json
-from mmexp.recipe.graph import build_graph
-from mmexp.sweeping.rows import Request, read_command_line
-from mmexp.sweeping.trials import Trial
+from mmexp.files import write_json
+from mmexp.stages.graph import build_graph
+from mmexp.sweeping.spec.rows import Request, read_command_line
+from mmexp.sweeping.spec.trials import Trial
 from tests.fakes import Count, Score, get_into, journal
 
 LANDSCAPE = "MMEXP_FAKE_LANDSCAPE"

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from mmexp.sweeping.kinds import run_sweep
-from mmexp.sweeping.local import LocalLauncher
+from mmexp.sweeping.search.kinds import run_sweep
 from mmexp.sweeping.session import Order
+from mmexp.sweeping.workers.local import LocalLauncher
 from tests import fakes
 
 

@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.recipe.graph import build_graph
-from mmexp.recipe.ownership import Watch, try_claim
-from mmexp.recipe.run import run_graph
-from mmexp.recipe.store import Store
-from mmexp.sweeping.engine import plan_tasks
-from mmexp.sweeping.preview import show_preview
+from mmexp.stages.graph import build_graph
+from mmexp.stages.lock import Watch, try_claim
+from mmexp.stages.run import run_graph
+from mmexp.stages.store import Store
+from mmexp.sweeping.engine.preview import show_preview
+from mmexp.sweeping.engine.scheduler import plan_tasks
 from tests import fakes
 from tests.sweeping.tables import ROWS, ledger_of, local, results, run, statuses, steps, trials
 
@@ -210,7 +210,7 @@ def test_dry_run_shows_what_would_be_made(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    from mmexp.sweeping import engine
+    from mmexp.sweeping.engine import scheduler as engine
 
     def full(*arguments):
         raise OSError(28, "No space left on device", "tasks/x.json")
@@ -255,8 +255,8 @@ def test_what_a_search_decided_is_in_the_ledger(tmp_path):
 
 @pytest.mark.parametrize("fork", [True, False])
 def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, fork):
-    from mmexp.sweeping import engine
-    from mmexp.sweeping.edits import Edits
+    from mmexp.sweeping.engine import scheduler as engine
+    from mmexp.sweeping.engine.edits import Edits
 
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("x = 1")
@@ -274,8 +274,8 @@ def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, f
 
 
 def test_a_live_table_has_rows_seeds_the_metric_so_far_and_failures(tmp_path):
-    from mmexp.sweeping.display import Display
-    from mmexp.sweeping.standing import Standing
+    from mmexp.sweeping.engine.display import Display
+    from mmexp.sweeping.engine.standing import Standing
 
     table = trials(tmp_path, {"good": {}, "bad": {"value": 2, "trouble": "raise"}}, seeds=(0, 1))
     ledger, _ = run(tmp_path, table)

@@ -3,11 +3,11 @@ import time
 
 import pytest
 
+from mmexp.cli.store import main, size_text
 from mmexp.errors import UserError
-from mmexp.recipe.run import run_graph
-from mmexp.recipe.store import Store
-from mmexp.storing import main, size_text
-from mmexp.sweeping.inventory import delete, explain_key, garbage, inventory
+from mmexp.stages.inventory import delete, explain_key, garbage, inventory
+from mmexp.stages.run import run_graph
+from mmexp.stages.store import Store
 from tests.sweeping.tables import ROWS, results, run, trials
 
 
@@ -82,7 +82,7 @@ def test_a_key_is_explained_by_the_nearest_other_one(root):
 
 def test_the_command(root, monkeypatch, capsys):
     monkeypatch.setattr(
-        "mmexp.storing.places", lambda *_: (Store.from_config(trials(root, ROWS)[0].config), root / "sweeps")
+        "mmexp.cli.store.places", lambda *_: (Store.from_config(trials(root, ROWS)[0].config), root / "sweeps")
     )
     assert main(["ls"]) == 0 and "8 entries" in capsys.readouterr().out
     main(["gc", "--runs", "days=0"])

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.sweeping import local
-from mmexp.sweeping.forkserver import ForkServer
-from mmexp.sweeping.local import LocalLauncher, visible_gpus
-from mmexp.sweeping.work import Work, log_tail, target_modules
+from mmexp.sweeping.workers import local
+from mmexp.sweeping.engine.work import Work, log_tail, target_modules
+from mmexp.sweeping.workers.forkserver import ForkServer
+from mmexp.sweeping.workers.local import LocalLauncher, visible_gpus
 
 
 def launcher(n_jobs: int) -> LocalLauncher:
@@ -76,7 +76,7 @@ def test_the_fork_server_ends_with_its_controller(tmp_path):
 @pytest.mark.slow
 def test_the_real_fork_server_has_one_thread(tmp_path):
     """All that is preloaded leaves one thread, else the server would end on its assertion."""
-    from mmexp.sweeping.forkserver import HEAVY
+    from mmexp.sweeping.workers.forkserver import HEAVY
 
     server = ForkServer(HEAVY, {"OMP_NUM_THREADS": "1"})
     task = tmp_path / "task.json"

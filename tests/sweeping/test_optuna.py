@@ -10,12 +10,12 @@ from rich.console import Console
 
 from mmexp.config import Composer
 from mmexp.errors import UserError
-from mmexp.sweeping import optuna_points
-from mmexp.sweeping.inline import InlineLauncher
-from mmexp.sweeping.kinds import run_sweep
-from mmexp.sweeping.optuna_settings import read_settings
+from mmexp.sweeping.search import optuna_points
+from mmexp.sweeping.search.kinds import run_sweep
+from mmexp.sweeping.search.optuna_settings import read_settings
 from mmexp.sweeping.session import MissingResultsError, Order
-from mmexp.sweeping.space import read_space
+from mmexp.sweeping.spec.space import read_space
+from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 from tests.sweeping.search_fakes import write_user_folders
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mmexp.sweeping.kinds import run_sweep
-from mmexp.sweeping.local import LocalLauncher
+from mmexp.sweeping.search.kinds import run_sweep
+from mmexp.sweeping.workers.local import LocalLauncher
 from tests import fakes
 from tests.sweeping.search_fakes import order, write_user_folders
 

@@ -7,14 +7,14 @@ import pytest
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.recipe.store import Store
-from mmexp.sweeping.control import control
-from mmexp.sweeping.inline import InlineLauncher
-from mmexp.sweeping.kinds import run_sweep
-from mmexp.sweeping.ledger import Head
-from mmexp.sweeping.round_robin import RoundRobin, requests_for
-from mmexp.sweeping.selection import read_settings
+from mmexp.stages.store import Store
+from mmexp.sweeping.engine.control import control
+from mmexp.sweeping.engine.ledger import Head
+from mmexp.sweeping.search.kinds import run_sweep
+from mmexp.sweeping.search.round_robin import RoundRobin, requests_for
+from mmexp.sweeping.search.selection import read_settings
 from mmexp.sweeping.session import Order
+from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 from tests.sweeping import parts
 from tests.sweeping.tables import steps
@@ -258,7 +258,7 @@ def sweep(*arguments, dry_run=False):
 def test_the_sweep_file_chooses_the_search(here, monkeypatch):
     monkeypatch.chdir(fakes.write_user_folders(here))
     monkeypatch.setattr("mmexp.sweeping.session.share_features", lambda trials: None)
-    monkeypatch.setattr("mmexp.sweeping.round_robin.BLIND_SCALE", "paper")
+    monkeypatch.setattr("mmexp.sweeping.search.round_robin.BLIND_SCALE", "paper")
     for name, text in FILES.items():
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text(text)
@@ -290,7 +290,7 @@ def test_the_noise_of_two_sets_is_a_paired_t_test():
     import numpy as np
     from scipy import stats
 
-    from mmexp.sweeping.selection import Score, noise
+    from mmexp.sweeping.search.selection import Score, noise
 
     first, second = {0: 1.0, 1: 3.0, 2: 2.5}, {0: 2.0, 1: 3.5, 2: 4.5}
     scores = [Score(members=("a",), values=first, complete=True), Score(members=("b",), values=second, complete=True)]

@@ -1,8 +1,8 @@
 import pytest
 
 from mmexp.errors import UserError
-from mmexp.sweeping.overrides import as_text
-from mmexp.sweeping.rows import check_node, expand, read_command_line, slug
+from mmexp.sweeping.spec.overrides import as_text
+from mmexp.sweeping.spec.rows import check_node, expand, read_command_line, slug
 
 NODE = {
     "metric": "overall",

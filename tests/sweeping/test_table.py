@@ -5,13 +5,13 @@ import pytest
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.sweeping import table as table_module
-from mmexp.sweeping.check import check_arguments
-from mmexp.sweeping.inline import InlineLauncher
-from mmexp.sweeping.kinds import run_sweep
-from mmexp.sweeping.rows import read_command_line
+from mmexp.sweeping.search import table as table_module
+from mmexp.sweeping.search.kinds import run_sweep
+from mmexp.sweeping.search.table import load
 from mmexp.sweeping.session import MissingResultsError, Order
-from mmexp.sweeping.table import load
+from mmexp.sweeping.spec.check import check_arguments
+from mmexp.sweeping.spec.rows import read_command_line
+from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 
 

@@ -24,8 +24,8 @@ from tests.tiny import (
     tiny_spec,
 )
 
-LAST = {"feature_layers": {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": -1}}
-CONCAT = {"_target_": "mmexp.fusion.channel_concat.ChannelConcat", "grid": [4, 4], "route": "bilinear"}
+LAST = {"feature_layers": {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": -1}}
+CONCAT = {"_target_": "mmexp.model.fusion.channel_concat.ChannelConcat", "grid": [4, 4], "route": "bilinear"}
 ENCODERS = {"clip": clip_node(**LAST), "convnext": convnext_node(**LAST)}
 
 
@@ -131,7 +131,7 @@ def test_every_trained_parameter_gets_a_gradient_and_ddp_waits_for_none(tmp_path
     """DDP without find_unused_parameters raises in the second step when a parameter had no gradient in the first."""
     from torch.nn.parallel import DistributedDataParallel
 
-    selection = {"_target_": "mmexp.feature_layers.single.SingleLayer", "layer": layer}
+    selection = {"_target_": "mmexp.model.feature_layers.single.SingleLayer", "layer": layer}
     encoders = {name: {**node, "feature_layers": selection} for name, node in ENCODERS.items()}
     model = Mllm(tiny_spec(encoders=encoders, fusion=CONCAT), load=False)
     freeze_and_group(model, {"encoders": 1e-3, "projector": 1e-3}, 0.0)

@@ -1,0 +1,55 @@
+"""``mmexp report NAME``: the report of a sweep, as far as it has got."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmexp.cli.arguments import Arguments, read_arguments
+from mmexp.cli.sweep import rewritten
+from mmexp.config import Composer
+from mmexp.errors import UserError, nearest
+from mmexp.files import LEDGER_FILE
+
+HELP = """\
+mmexp report NAME [--scale lab|paper] [key=value ...]
+
+NAME and overrides as they were given to 'mmexp sweep', or the folder of a sweep.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    found = read_arguments(arguments, max_names=1)
+    if "--help" in found.flags:
+        print(HELP, end="")
+        return 0
+    if not found.names:
+        raise UserError("which sweep? mmexp report NAME")
+    from rich.console import Console
+
+    from mmexp.report.show import show_report
+
+    show_report(find_sweep(found), Console())
+    return 0
+
+
+def find_sweep(found: Arguments) -> Path:
+    """Folder of a sweep that has a ledger. Raises ``UserError`` with the nearest name."""
+
+    from mmexp.sweeping.session import sweep_folder
+    from mmexp.sweeping.spec.rows import NOT_IDENTITY, read_command_line
+
+    name = found.names[0]
+    line = read_command_line(rewritten(found))
+    places = [text for text in line.plain if text.split(".")[0] in NOT_IDENTITY and text.startswith("paths")]
+    with Composer(found.scale).open() as composer:
+        config = composer.compose(places).resolved()
+    root = sweep_folder(config["paths"], found.scale, "")
+    candidates = [
+        Path(name),
+        sweep_folder(config["paths"], found.scale, line.name),
+        sweep_folder(config["paths"], found.scale, name),
+    ]
+    for folder in candidates:
+        if (folder / LEDGER_FILE).is_file():
+            return folder
+    there = [path.parent.relative_to(root).as_posix() for path in root.rglob(LEDGER_FILE)]
+    raise UserError(f"report: no sweep '{line.name}' has been run at scale {found.scale}; {nearest(line.name, there)}")

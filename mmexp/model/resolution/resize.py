@@ -1,0 +1,18 @@
+"""Direct resize: the aspect ratio is given up (Honeybee; called squash elsewhere)."""
+
+from typing import TYPE_CHECKING
+
+from mmexp.model.resolution.single_view import SingleView
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Resize(SingleView):
+    """Bicubic resize to the input size, nothing cut off and nothing added."""
+
+    def fit(self, image: "Image.Image") -> "Image.Image":
+        from PIL import Image
+
+        size = (self.width, self.height)
+        return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,1 @@
+"""Comparisons with two kinds of noise: training seeds and questions."""

@@ -1,0 +1,1 @@
+"""Which stage runs now; the ledger and the progress display."""

@@ -1,0 +1,1 @@
+"""Which trials come next: one class per kind of sweep."""

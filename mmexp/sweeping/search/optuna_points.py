@@ -1,0 +1,136 @@
+"""From a point of the space to trials that can be run, or the reason why it is infeasible."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmexp.errors import UserError
+from mmexp.sweeping.search.optuna_settings import Limit
+from mmexp.sweeping.session import Session
+from mmexp.sweeping.spec.rows import Request
+from mmexp.sweeping.spec.space import Dimension, Point, Space
+from mmexp.sweeping.spec.trials import Trial
+
+TRIES = 8
+"""Points that a value is tried in before it counts as a mistake."""
+INVALID = "valid"
+"""Name of the constraint that a point breaks which cannot be composed or built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A point, frozen and checked."""
+
+    trials: list[Trial]
+    """One for each seed; empty where it cannot be composed or built."""
+    excess: Mapping[str, float]
+    """Constraint -> how far outside; 0 or less is feasible."""
+    reason: str
+    """Why it is infeasible, or an empty text."""
+
+
+class Points:
+    """Makes trials of points.
+
+    Args:
+        session: the open sweep.
+        seeds: each point is run with.
+        limits: constraints, looked at before anything is trained.
+    """
+
+    def __init__(self, session: Session, space: Space, seeds: Sequence[int], limits: Sequence[Limit]) -> None:
+        self.session, self.space, self.seeds, self.limits = session, space, tuple(seeds), tuple(limits)
+        self._tried: dict[tuple[str, ...], list[Trial]] = {}
+        """Overrides -> trials, of the points that were composed to check their values."""
+
+    def requests(self, row: str, point: Point) -> list[Request]:
+        overrides = (*self.session.line.for_trials, *self.space.overrides(point))
+        return [Request(row=row, axes={}, seed=seed, overrides=overrides, selected=True) for seed in self.seeds]
+
+    def judge(self, row: str, point: Point) -> Judged:
+        """Compose, freeze, measure on meta tensors, validate."""
+        try:
+            trials = self.freeze(row, point)
+            figures = quantities(row, trials[0].config) if self.limits else {}
+            excess = {limit.quantity: limit.excess(figures[limit.quantity]) for limit in self.limits}
+            broken = [limit for limit in self.limits if excess[limit.quantity] > 0]
+            if broken:
+                reason = "; ".join(f"{limit.quantity} {figures[limit.quantity]:g}, not {limit}" for limit in broken)
+                return Judged(trials, excess, reason)
+            self.session.check(trials)
+        except UserError as error:
+            return Judged([], {INVALID: 1.0}, str(error).splitlines()[0].removeprefix(f"{row}: "))
+        return Judged(trials, {**excess, INVALID: 0.0}, "")
+
+    def check_values(self) -> None:
+        """Try every value once before anything starts.
+
+        A value that composes in none of some points, or a space of which no tried point can be built, is a mistake of
+        the config; what only some combinations break is left to the search.
+
+        Raises:
+            UserError: one line for each such value.
+        """
+        lines = []
+        for dimension, value in _values(self.space):
+            errors: list[str] = []
+            for point in _points_with(self.space, dimension, value, TRIES):
+                try:
+                    self._tried[self.space.overrides(point)] = self.freeze("search", point)
+                    break
+                except UserError as error:
+                    errors += [line.removeprefix("search: ") for line in str(error).splitlines()]
+            else:
+                lines.append(next((text for text in errors if dimension.override(value) in text), errors[0]))
+        if lines:
+            raise UserError("\n".join(dict.fromkeys(lines)))
+        self._check_some_can_be_built()
+
+    def _check_some_can_be_built(self) -> None:
+        first: UserError | None = None
+        for trials in list(self._tried.values())[:TRIES]:
+            try:
+                return self.session.check(trials[:1])
+            except UserError as error:
+                first = first or UserError(str(error).removeprefix("search: "))
+        if first is not None:
+            raise first
+
+    def freeze(self, row: str, point: Point) -> list[Trial]:
+        """Trials of a point under a row's name, which is no part of their keys. Raises ``UserError``."""
+        known = self._tried.get(self.space.overrides(point))
+        if known is None:
+            return self.session.freeze(self.requests(row, point))
+        return [replace(trial, request=replace(trial.request, row=row)) for trial in known]
+
+
+def quantities(row: str, config: Mapping[str, Any]) -> dict[str, float]:
+    """What constraints may limit, from shapes alone (``mmexp.planning.plan``). Raises ``UserError``."""
+    from mmexp.planning.plan import CONNECTOR, plan
+
+    found = plan(row, config)
+    return {
+        "visual_tokens": found.visual_tokens,
+        "parameters": sum(found.parameters.values()),
+        "connector_parameters": sum(size for part, size in found.parameters.items() if part in CONNECTOR),
+        "trained_parameters": max(found.trained.values(), default=0),
+    }
+
+
+def _values(space: Space) -> Iterator[tuple[Dimension, Any]]:
+    """Every choice, and both ends of numbers."""
+    for dimension in space.dimensions:
+        for value in dimension.choices or dict.fromkeys((dimension.low, dimension.high)):
+            yield dimension, value
+
+
+def _points_with(space: Space, dimension: Dimension, value: Any, number: int) -> Iterator[dict[str, Any]]:
+    """The first values of all other dimensions, then drawn ones."""
+    draw = random.Random(0)
+    for place in range(number):
+        point = {}
+        for other in space.dimensions:
+            choices = other.choices or (other.low, other.high)
+            point[other.name] = value if other is dimension else (choices[0] if place == 0 else draw.choice(choices))
+        yield point

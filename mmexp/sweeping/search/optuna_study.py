@@ -1,0 +1,323 @@
+"""An Optuna study that several controllers ask and tell, and that goes on after any of them was killed.
+
+Asking happens under a claim (``mmexp.stages.lock``), so that the budget is kept exactly and no two controllers
+miss each other's running trials. A running trial names its controller; when that one is gone, another takes the trial
+over under its number: its stages go on from their checkpoints.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmexp.errors import UserError
+from mmexp.files import LOCKS_FOLDER
+from mmexp.stages.lock import Claim, Watch, latest_owner, try_claim
+from mmexp.sweeping.search.optuna_settings import KEY, Settings
+from mmexp.sweeping.search.optuna_storage import default_name, open_storage
+from mmexp.sweeping.spec.space import Point, Space
+
+OWNER, INFEASIBLE, REASON, SAME_AS, TRIAL_KEYS = "controller", "infeasible", "reason", "same_as", "trial_keys"
+"""User attributes of Optuna's trials."""
+IDENTITY, CLAIMS = "mmexp", "claims"
+"""User attributes of the study: what its trials have in common; the folder by which controllers know of each other."""
+WAIT_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A trial of the study that this controller must tell the end of."""
+
+    number: int
+    point: Point
+
+    @property
+    def row(self) -> str:
+        return row_of(self.number)
+
+
+class Study:
+    """Made by ``open_study``; ``number`` counts the controllers that live at the same time, from 1 on."""
+
+    def __init__(self, study: Any, storage: Any, settings: Settings, space: Space, claims: Path, claim: Claim) -> None:
+        self.study, self.storage, self.settings, self.space = study, storage, settings, space
+        self.claims, self.claim, self.watch = claims, claim, Watch()
+        self.owner = claim.path.name
+        self.number = int(claim.path.name.split("-")[1].split(".")[0])
+        self.distributions = space.distributions()
+
+    def next(self) -> Suggestion | None:
+        """A trial to run: one that a dead controller left, or a new one; None when the search is at its end."""
+        from optuna.trial import TrialState
+
+        with self._alone():
+            trials = self.study.get_trials(deepcopy=False)
+            left = self._left_behind(trials)
+            if left is not None:
+                return left
+            if not any(trial.state == TrialState.WAITING for trial in trials):
+                if len(self._points(trials, counted=True)) >= self.settings.n_trials:
+                    return None
+                seen = self._points(trials, counted=False)
+                if self.space.size is not None and len(seen) >= self.space.size:
+                    return None
+                if self.settings.sampler.kind == "grid":
+                    self.study.enqueue_trial(next(point for point in self._grid() if _text(point) not in seen))
+            trial = self.study.ask(self.distributions)
+            trial.set_user_attr(OWNER, self.owner)
+            return Suggestion(trial.number, dict(trial.params))
+
+    def want(self, point: Point) -> None:
+        """Have a point asked for next, unless it has been already."""
+        self.study.enqueue_trial(dict(point), skip_if_exists=True)
+
+    def retry_failed(self) -> None:
+        """Have the points of failed trials asked for again."""
+        from optuna.trial import TrialState
+
+        states: dict[str, Any] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if self._is_whole(trial):
+                states[_text(trial.params)] = trial
+        for trial in states.values():
+            if trial.state == TrialState.FAIL:
+                self.study.enqueue_trial(trial.params)
+
+    def tell(self, suggestion: Suggestion, values: Sequence[float]) -> None:
+        self.study.tell(suggestion.number, list(values), skip_if_finished=True)
+
+    def tell_failed(self, suggestion: Suggestion, reason: str) -> None:
+        from optuna.trial import TrialState
+
+        self.note(suggestion, REASON, reason)
+        self.study.tell(suggestion.number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def tell_pruned(self, suggestion: Suggestion, reason: str) -> None:
+        from optuna.trial import TrialState
+
+        self.note(suggestion, REASON, reason)
+        self.study.tell(suggestion.number, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def tell_infeasible(self, suggestion: Suggestion, reason: str) -> None:
+        """A point that is not trained: pruned, with the constraints that say so to the sampler."""
+        from optuna.trial import TrialState
+
+        self.note(suggestion, INFEASIBLE, reason)
+        self.study.tell(suggestion.number, state=TrialState.PRUNED, skip_if_finished=True)
+
+    def constrain(self, suggestion: Suggestion, excess: Mapping[str, float]) -> None:
+        """Optuna's constraints of a running trial: 0 or less is feasible."""
+        from optuna.trial import Trial
+
+        trial_id = self._trial_id(suggestion)
+        there = self.storage.get_trial(trial_id).constraints
+        missing = {name: value for name, value in excess.items() if name not in there}
+        if missing:
+            trial = Trial(self.study, trial_id)
+            for name, value in missing.items():
+                trial.set_constraint(name, value)
+
+    def note(self, suggestion: Suggestion, name: str, value: Any) -> None:
+        self.storage.set_trial_user_attr(self._trial_id(suggestion), name, value)
+
+    def report(self, suggestion: Suggestion, values: Mapping[int, float]) -> bool:
+        """Take in intermediate values (step -> value); whether the trial should be ended now."""
+        trial_id = self._trial_id(suggestion)
+        known = self.storage.get_trial(trial_id).intermediate_values
+        prune = False
+        for step in sorted(values.keys() - known.keys()):
+            self.storage.set_trial_intermediate_value(trial_id, step, values[step])
+            prune = prune or self.study.pruner.prune(self.study, self.storage.get_trial(trial_id))
+        return prune
+
+    def trials(self) -> list[Any]:
+        """Optuna's trials, oldest first."""
+        return list(self.study.get_trials(deepcopy=False))
+
+    def _trial_id(self, suggestion: Suggestion) -> int:
+        study_id = self.storage.get_study_id_from_name(self.study.study_name)
+        return int(self.storage.get_trial_id_from_study_id_trial_number(study_id, suggestion.number))
+
+    def _left_behind(self, trials: Sequence[Any]) -> Suggestion | None:
+        """A running trial whose controller is gone, taken over; one that was killed while it was drawn is given up."""
+        from optuna.trial import TrialState
+
+        for trial in trials:
+            if trial.state != TrialState.RUNNING or self._is_cared_for(trial.user_attrs.get(OWNER)):
+                continue
+            suggestion = Suggestion(trial.number, dict(trial.params))
+            if self._is_whole(trial):
+                self.note(suggestion, OWNER, self.owner)
+                return suggestion
+            self.tell_failed(suggestion, "the controller was killed while it drew the point")
+        return None
+
+    def _is_cared_for(self, owner: str | None) -> bool:
+        if owner is None or owner == self.owner:
+            return owner is not None
+        key, _, number = owner.rpartition(".")
+        latest = latest_owner(self.claims, key)
+        return latest is not None and latest.number == int(number) and self.watch.alive(latest)
+
+    def _points(self, trials: Sequence[Any], counted: bool) -> set[str]:
+        """Distinct points of the study; ``counted``: those that use the budget, infeasible ones apart."""
+        return {
+            _text(trial.params)
+            for trial in trials
+            if self._is_whole(trial) and not (counted and INFEASIBLE in trial.user_attrs)
+        }
+
+    def _is_whole(self, trial: Any) -> bool:
+        return bool(trial.params.keys() == self.distributions.keys())
+
+    def _grid(self) -> Iterator[dict[str, Any]]:
+        """All points, in an order that the seed draws."""
+        import random
+
+        points = list(self.space.points())
+        random.Random(self.settings.sampler.seed).shuffle(points)
+        yield from points
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other controller asks meanwhile."""
+        while not isinstance(claim := try_claim(self.claims, "ask", self.watch), Claim):
+            time.sleep(WAIT_S)
+        try:
+            yield
+        finally:
+            claim.release(finished=False)
+
+
+@contextmanager
+def open_study(settings: Settings, space: Space, seeds: Sequence[int], folder: Path, name: str) -> Iterator[Study]:
+    """Open the study, or make it; one more controller of it while open.
+
+    Args:
+        folder: of the sweep; where the study lies by default.
+        name: of the sweep with its scale: the study's name by default.
+
+    Raises:
+        UserError: the storage cannot be used, or the study there is one of another search.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if settings.sampler.kind == "grid" and space.size is None:
+        endless = next(d.name for d in space.dimensions if d.values() is None)
+        raise UserError(f"{KEY}.sampler: a grid needs finitely many values, and {endless} is an interval; use range()")
+    storage = open_storage(settings.storage, folder)
+    study_name = settings.study or name
+    identity = _identity(settings, space, seeds)
+    study = _load(storage, study_name, settings, identity)
+    if CLAIMS not in study.user_attrs:
+        study.set_user_attr(CLAIMS, str(folder / LOCKS_FOLDER / default_name(study_name)))
+    claims = Path(study.user_attrs[CLAIMS])
+    claim = _first_free(claims)
+    try:
+        made = Study(study, storage, settings, space, claims, claim)
+        study.sampler = make_sampler(settings, made.number, len(study.get_trials(deepcopy=False)))
+        study.pruner = make_pruner(settings)
+        yield made
+    finally:
+        claim.release(finished=False)
+
+
+def make_sampler(settings: Settings, controller: int, num_trials: int) -> Any:
+    """Optuna's sampler. The trials that are there go into its seed: a search that goes on does not repeat itself."""
+    from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
+
+    asked = settings.sampler
+    seed = (asked.seed * 1_000_003 + num_trials * 1009 + controller) % 2**32
+    if asked.kind == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=asked.startup_trials, constant_liar=True)
+    if asked.kind == "nsga2":
+        return NSGAIISampler(seed=seed, population_size=asked.population)
+    return RandomSampler(seed=seed)
+
+
+def make_pruner(settings: Settings) -> Any:
+    """Optuna's pruner; the one that never prunes where none is asked for."""
+    from optuna.pruners import HyperbandPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
+
+    asked = settings.pruner
+    if asked is None:
+        return NopPruner()
+    if asked.kind == "halving":
+        return SuccessiveHalvingPruner(min_resource=asked.every_steps, reduction_factor=asked.reduction)
+    if asked.kind == "hyperband":
+        return HyperbandPruner(min_resource=asked.every_steps, reduction_factor=asked.reduction)
+    percentile = 50.0 if asked.kind == "median" else asked.percentile
+    return PercentilePruner(percentile, n_startup_trials=asked.startup_trials, n_warmup_steps=asked.warmup_steps)
+
+
+def row_of(number: int) -> str:
+    """Name of a trial's row in ledger and report."""
+    return f"trial_{number:04d}"
+
+
+def _load(storage: Any, name: str, settings: Settings, identity: dict[str, Any]) -> Any:
+    """The study of that name, made where there is none, or none that has got anywhere."""
+    import optuna
+
+    directions: Any = [objective.direction for objective in settings.objectives]
+
+    def create() -> Any:
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        if IDENTITY not in study.user_attrs:
+            study.set_user_attr(IDENTITY, identity)
+        return study
+
+    study = create()
+    there = study.user_attrs[IDENTITY]
+    if there == identity:
+        return study
+    if not any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+        optuna.delete_study(study_name=name, storage=storage)
+        return create()
+    raise UserError(
+        f"{KEY}: study '{name}' has {_difference(there, identity)}; go back to that, or begin a new study with "
+        f"{KEY}.study=NAME"
+    )
+
+
+def _identity(settings: Settings, space: Space, seeds: Sequence[int]) -> dict[str, Any]:
+    objectives = [[objective.metric, objective.direction] for objective in settings.objectives]
+    return {"space": space.identity(), "objectives": objectives, "seeds": list(seeds)}
+
+
+def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What the study has and the config has not, in words."""
+    for part in ("objectives", "seeds"):
+        if there.get(part) != now[part]:
+            return f"other {part} ({json.dumps(there.get(part))}, now {json.dumps(now[part])})"
+    for name in {**there["space"], **now["space"]}:
+        old, new = there["space"].get(name), now["space"].get(name)
+        if old is None:
+            return f"another search space (it has no {name})"
+        if new is None:
+            return f"another search space (it has {name})"
+        if old != new:
+            return f"another search space ({name}: {_values(old)}, now {_values(new)})"
+    return "another search space"
+
+
+def _values(dimension: Mapping[str, Any]) -> str:
+    if dimension["choices"]:
+        return " ".join(dimension["choices"])
+    return f"{dimension['low']:g} to {dimension['high']:g}"
+
+
+def _first_free(claims: Path) -> Claim:
+    """This controller's place among those that live."""
+    watch, number = Watch(), 1
+    while not isinstance(claim := try_claim(claims, f"controller-{number}", watch), Claim):
+        number += 1
+    return claim
+
+
+def _text(point: Mapping[str, Any]) -> str:
+    return json.dumps(dict(sorted(point.items())))

@@ -1,0 +1,1 @@
+"""What a sweep file and its command line say, frozen into trials."""
