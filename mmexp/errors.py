@@ -21,4 +21,4 @@ def nearest(name: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"there is: {', '.join(options)}" if options else "there is none"
+    return f"choose from: {', '.join(options)}" if options else "there are none"

@@ -28,7 +28,7 @@ class MmexpSweeper(Sweeper):
         self.config = config
         target = str(config.hydra.launcher._target_)
         if not target.startswith("hydra_plugins.mmexp_plugin."):
-            raise UserError(f"hydra/launcher: {target} cannot run frozen stages; there is: inline, local")
+            raise UserError(f"hydra/launcher: {target} cannot run frozen stages; choose from: inline, local")
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -93,7 +93,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
     """Raises ``UserError`` for an override without a key, on which Hydra's own parser stumbles, and a name twice."""
     for override in overrides:
         if not override.lstrip("+~") or override.lstrip("+~").startswith("="):
-            raise UserError(f"'{override}' is no override; write key=value")
+            raise UserError(f"'{override}' is not a valid override; write key=value")
         _check_once(override)
 
 
@@ -130,7 +130,7 @@ def check(config: "DictConfig", scale: str) -> None:
     if isinstance(config.get("sweep"), str):
         raise UserError(f"sweep={config.sweep}: a sweep is chosen with sweeps={config.sweep}")
     if not OmegaConf.is_interpolation(config, "seed") and not isinstance(config.seed, int):
-        raise UserError(f"seed: '{config.seed}' is no whole number")
+        raise UserError(f"seed: '{config.seed}' must be an integer")
     for name in config.model.encoders:
         node = config.model.encoders[name]
         if not hasattr(node, "get") or "_target_" not in node:

@@ -101,12 +101,12 @@ def _ambiguous(found: re.Match[str], overrides: Sequence[str], scale: str) -> st
 
 
 def _group_place(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
-    return f"{found[1]}: no such place for a group; there is: {found[2]}"
+    return f"{found[1]}: no such place for a group; choose from: {found[2]}"
 
 
 def _grammar(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
     bad = next((override for override in overrides if not _parses(override)), " ".join(overrides))
-    return f"'{bad}' is no override; write key=value, and quote a value with spaces or brackets"
+    return f"'{bad}' is not a valid override; write key=value, and quote a value with spaces or brackets"
 
 
 def _parses(override: str) -> bool:

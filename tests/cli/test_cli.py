@@ -93,13 +93,13 @@ MISTAKES = {
     f"sweep {PAPER} mine recipe.value=3": (
         "recipe.value: row 'one' sets it (recipe.value=1), so the command line cannot"
     ),
-    f"sweep {PAPER} mine hydra/launcher=basic": "hydra/launcher=basic: mmexp has its own; there is: inline, local",
+    f"sweep {PAPER} mine hydra/launcher=basic": "hydra/launcher=basic: mmexp has its own; choose from: inline, local",
     f"run -m {PAPER} experiments=fake hydra/sweeper=basic": (
-        "hydra/sweeper=basic: mmexp has its own; there is: optuna, round_robin, table"
+        "hydra/sweeper=basic: mmexp has its own; choose from: optuna, round_robin, table"
     ),
     f"sweep {PAPER} mine hydra.launcher.n_jobs=0": ("hydra.launcher.n_jobs: 0 workers cannot work; give at least 1"),
     "eval nowhere": "nowhere/config.yaml: no such file; RUN_DIR is the folder of a finished run",
-    f"report mine {PAPER}": "report: no sweep 'mine' has been run at scale paper; there is none",
+    f"report mine {PAPER}": "report: no sweep 'mine' has been run at scale paper; there are none",
     "lab bild": "lab: no action 'bild'; did you mean 'build'?",
 }
 
@@ -113,7 +113,7 @@ def test_mistakes_are_one_line_and_exit_code_2(here, capsys, command):
 def test_another_launcher_by_its_class_is_refused(here, capsys):
     target = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"
     [line] = errors(capsys, *f"sweep mine --scale paper {target}".split())
-    assert line.startswith("hydra/launcher: ") and line.endswith("there is: inline, local")
+    assert line.startswith("hydra/launcher: ") and line.endswith("choose from: inline, local")
 
 
 def test_cfg_and_info_go_to_hydra(here, capsys):

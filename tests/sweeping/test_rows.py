@@ -112,7 +112,7 @@ def test_only_selects_rows_and_keeps_the_others_known():
         (["projector=a,b"], "projector: row 'linear' sets it .*so the command line cannot"),
         (["seed=a"], "a seed is a whole number"),
         (["x=interval(1,2)"], "an interval has no list"),
-        (["x=[1"], "is no override"),
+        (["x=[1"], "is not a valid override"),
     ],
 )
 def test_mistakes_on_the_command_line(arguments, message):

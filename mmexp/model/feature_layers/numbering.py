@@ -35,7 +35,7 @@ def tap_of(number: int, numbering: str, depth: int, key: str) -> int:
     """
     _check_numbering(numbering)
     if isinstance(number, bool) or not isinstance(number, int):
-        raise UserError(f"{key}: '{number}' is no whole number, as numbering={numbering} wants")
+        raise UserError(f"{key}: '{number}' must be an integer, as numbering={numbering} wants")
     offset = OFFSETS["hf" if numbering == RELATIVE else numbering]
     tap = number + depth + 1 if number < 0 else number + offset
     lowest = max(-offset, 0)

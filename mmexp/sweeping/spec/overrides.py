@@ -16,7 +16,7 @@ def parse(arguments: Sequence[str]) -> list[Any]:
         try:
             parsed.append(parser.parse_override(text))
         except (HydraException, ValueError):
-            raise UserError(f"'{text}' is no override; write key=value") from None
+            raise UserError(f"'{text}' is not a valid override; write key=value") from None
     return parsed
 
 

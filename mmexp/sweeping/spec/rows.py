@@ -81,7 +81,7 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
     """Sort overrides. A key with several values becomes an axis; ``seed`` gives the seeds.
 
     Raises:
-        UserError: an override that cannot be read, a seed that is no whole number.
+        UserError: an override that cannot be read, a seed that is not an integer.
     """
     plain: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}

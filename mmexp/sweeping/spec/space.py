@@ -189,7 +189,7 @@ def _choice(key: str, texts: list[str], where: str) -> Dimension:
 def _numbers(key: str, value: Any, is_range: bool, where: str) -> Dimension:
     tags = set(value.tags) - {"log"}
     if tags:
-        raise UserError(f"{where}: tag '{sorted(tags)[0]}' means nothing here; there is: log")
+        raise UserError(f"{where}: tag '{sorted(tags)[0]}' means nothing here; choose from: log")
     log = "log" in value.tags
     step = None
     if is_range:

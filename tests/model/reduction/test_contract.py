@@ -102,7 +102,7 @@ def test_sizes(size: Any, grid: Grid, expected: Grid) -> None:
         ({"size": [7, 3]}, r"size: \[7, 3\] is no \[rows, columns\] from \[1, 1\] to the \[6, 6\]"),
         ({"size": [0, 3]}, r"size: \[0, 3\]"),
         ({"size": [3]}, r"size: \[3\]"),
-        ({"where": "before"}, "where: no 'before'; there is: after_projector, before_projector"),
+        ({"where": "before"}, "where: no 'before'; choose from: after_projector, before_projector"),
         ({"grid": None}, "needs tokens in rows and columns"),
     ],
 )
