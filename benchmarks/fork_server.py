@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmexp.sweeping.engine.work import Work
 from mmexp.sweeping.workers.forkserver import HEAVY
 from mmexp.sweeping.workers.local import LocalLauncher
+from mmexp.sweeping.workers.task import Work
 
 POLL_S = 0.005
 

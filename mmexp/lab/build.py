@@ -17,8 +17,8 @@ from mmexp.stages.run import TrialContext, build_stage
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.display import Display
 from mmexp.sweeping.engine.scheduler import ending_signals
-from mmexp.sweeping.engine.work import Launcher, write_task
 from mmexp.sweeping.workers.local import LocalLauncher
+from mmexp.sweeping.workers.task import Launcher, write_task
 
 WORLD = "lab_world"
 TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.", "mmexp.lab.grown_stage.")

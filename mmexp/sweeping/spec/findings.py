@@ -1,16 +1,15 @@
-"""Claims of a sweep's file: comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
+"""Findings: claims of a sweep's file as comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
 
 import ast
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.statistics.measurements import Term
+from mmexp.sweeping.spec.schema import Finding
 
 TERM = re.compile(r"(?<![\w.])([^\W\d]\w*)\.([^\W\d]\w*)(?![\w.])")
-ENTRY_KEYS = ("id", "claim", "check", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +49,20 @@ def check_names(check: str, rows: Collection[str]) -> None:
                 raise UserError(f"check '{check}' names row '{row}'; {nearest(row, rows)}")
 
 
-def check_findings(entries: Any, rows: Collection[str]) -> None:
-    """The node ``sweep.findings`` before anything is run.
+def check_findings(findings: Sequence[Finding], rows: Collection[str]) -> None:
+    """``sweep.findings`` before anything is run.
 
     Raises:
-        UserError: an entry that is none, an unknown key, a check that cannot be read or names a row not in ``rows``.
+        UserError: a check that cannot be read or names a row that is not in ``rows``; a line for each.
     """
-    if entries is None:
-        return
-    if not isinstance(entries, list):
-        raise UserError("sweep.findings: write a list of {id: ..., claim: ..., check: row_a.metric > row_b.metric}")
-    for number, entry in enumerate(entries):
-        where = f"sweep.findings[{number}]"
-        if not isinstance(entry, Mapping) or "check" not in entry:
-            raise UserError(f"{where}: write {{id: ..., claim: ..., check: row_a.metric > row_b.metric}}")
-        for key in entry:
-            if key not in ENTRY_KEYS:
-                raise UserError(f"{where}.{key}: no such key; {nearest(str(key), ENTRY_KEYS)}")
+    lines = []
+    for number, finding in enumerate(findings):
         try:
-            check_names(str(entry["check"]), rows)
+            check_names(finding.check, rows)
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+            lines.append(f"sweep.findings[{number}]: {error}")
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:

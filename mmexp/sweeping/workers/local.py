@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mmexp.errors import UserError
 from mmexp.files import FAILED, KILLED
-from mmexp.sweeping.engine.work import Outcome, Work
 from mmexp.sweeping.workers.forkserver import HEAVY, ForkServer, Worker
+from mmexp.sweeping.workers.task import Outcome, Work
 from mmexp.sweeping.workers.worker import PARENT
 
 GRACE_S = 5.0

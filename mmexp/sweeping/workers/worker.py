@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmexp.files import DONE
-from mmexp.sweeping.engine.work import do_work
+from mmexp.sweeping.workers.task import do_work
 
 WATCH_S = 0.5
 PARENT = "MMEXP_CONTROLLER"
