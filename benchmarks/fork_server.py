@@ -29,7 +29,6 @@ def wait(launcher: LocalLauncher, folder: Path, number: int) -> float:
         log_file=folder / f"{number}.log",
         num_threads=1,
         wants_gpu=False,
-        modules=("mmexp.training.stage", "mmexp.evaluation.stage"),
     )
     started = time.time()
     handle = launcher.submit(work)
