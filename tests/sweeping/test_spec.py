@@ -1,9 +1,10 @@
 import pytest
 
+from mmexp.config.overrides import as_text
 from mmexp.config.schema import read_node
 from mmexp.errors import UserError
 from mmexp.sweeping.search.table import Table
-from mmexp.sweeping.spec.command_line import as_text, read_command_line, slug
+from mmexp.sweeping.spec.command_line import read_command_line, slug
 from mmexp.sweeping.spec.schema import SweepNode
 from mmexp.sweeping.spec.table import expand
 

@@ -49,6 +49,8 @@ class Task:
     def label(self) -> str:
         first = self.trials[0].request
         others = f" (+{len(self.trials) - 1} more)" if len(self.trials) > 1 else ""
+        if self.spec.name == first.row:  # a stage that is made for itself
+            return self.spec.name
         return f"{self.spec.name} of {first.label}, seed {first.seed}{others}"
 
 

@@ -19,7 +19,6 @@ from mmexp.sweeping.search.selection import Decision, Members, Score, best_of, d
 from mmexp.sweeping.search.stop_rule import MinImprovement, SeedNoise, StopRule
 from mmexp.sweeping.search.strategy import Strategy
 from mmexp.sweeping.search.subsets import SEARCH, Subsets
-from mmexp.sweeping.spec.findings import check_findings
 from mmexp.sweeping.spec.sweep import Sweep
 from mmexp.sweeping.spec.table import BLIND, Request, blind_overrides
 from mmexp.sweeping.spec.trials import Measured
@@ -67,7 +66,7 @@ class RoundRobin(Strategy):
         self.facts = dict(self.sets.published(number, node) for number, node in enumerate(sets or ()))
         self._check_key()
         if names := self.sets.names():
-            check_findings(sweep.node.findings, {*names, BLIND})
+            self.check_findings({*names, BLIND})
         self.scores: dict[Members, Score] = {}
         self.current: Members = self.sets.base
         self.path = [self.sets.base] if self.sets.base else []

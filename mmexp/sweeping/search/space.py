@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmexp.config import options
+from mmexp.config.overrides import as_text, parse
 from mmexp.errors import UserError, nearest
-from mmexp.sweeping.spec.command_line import as_text, parse
 
 Point = Mapping[str, Any]
 """Name of a dimension -> value: text for a choice, else a number."""

@@ -7,7 +7,7 @@ a trial's folder is the hash of its config) are told at once. ``sweep.search._ta
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from mmexp.errors import UserError, nearest
+from mmexp.statistics.expression import check_names
 from mmexp.sweeping.spec.schema import SweepNode
 from mmexp.sweeping.spec.sweep import Sweep
 from mmexp.sweeping.spec.table import Request
@@ -83,6 +84,17 @@ class Strategy(ABC):
     def ended_elsewhere(self) -> Sequence[tuple[Request, str, str]]:
         """(request, status, reason) of trials that other processes or earlier runs ended without a result."""
         return ()
+
+    def check_findings(self, rows: Collection[str]) -> None:
+        """The findings of the file compare rows that there can be. Raises ``UserError``: a line for each mistake."""
+        lines = []
+        for number, finding in enumerate(self.sweep.node.findings):
+            try:
+                check_names(finding.check, rows)
+            except UserError as error:
+                lines.append(f"sweep.findings[{number}]: {error}")
+        if lines:
+            raise UserError("\n".join(lines))
 
     @contextmanager
     def open(self) -> Iterator[Path]:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mmexp.config.overrides import key_of, parse
 from mmexp.config.schema import read_node
 from mmexp.errors import UserError, nearest
 from mmexp.sweeping.search.selection import Members
-from mmexp.sweeping.spec.command_line import key_of, parse
 from mmexp.sweeping.spec.schema import KnownSet
 
 SEARCH = "sweep.search"

@@ -5,7 +5,6 @@ from typing import Any
 
 from mmexp.errors import UserError
 from mmexp.sweeping.search.strategy import Strategy
-from mmexp.sweeping.spec.findings import check_findings
 from mmexp.sweeping.spec.sweep import Sweep
 from mmexp.sweeping.spec.table import BLIND, Request, expand, rows_of
 
@@ -23,7 +22,7 @@ class Table(Strategy):
             raise UserError(f"sweeps/{name}: a sweep needs sweep.rows (a mapping of names), sweep.axes or sweep.zip")
         self.requests = expand(node, sweep.line, blind=sweep.adds_blind)
         if node.rows:
-            check_findings(node.findings, {*rows_of(node, blind=False), BLIND})
+            self.check_findings({*rows_of(node, blind=False), BLIND})
 
     def first(self) -> Sequence[Request]:
         return self.requests

@@ -1,4 +1,4 @@
-"""Overrides as Hydra reads and writes them, and the command line of a sweep, sorted by what each override is for."""
+"""The command line of a sweep, sorted by what each override is for."""
 
 import hashlib
 import re
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmexp.config.overrides import key_of, parse
 from mmexp.errors import UserError
 
 MULTIRUN = "multirun"
@@ -74,36 +75,6 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
             if key == "sweeps":
                 sweep = str(override.value())
     return CommandLine(sweep=sweep, plain=tuple(plain), axes=axes, seeds=seeds, keys=frozenset(keys), ranges=ranges)
-
-
-def parse(arguments: Sequence[str]) -> list[Any]:
-    """Hydra's own reading of overrides. Raises ``UserError``."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser, parsed = OverridesParser.create(), []
-    for text in arguments:
-        try:
-            parsed.append(parser.parse_override(text))
-        except (HydraException, ValueError):
-            raise UserError(f"'{text}' is not a valid override; write key=value") from None
-    return parsed
-
-
-def as_text(value: Any) -> str:
-    """A YAML value as the right side of an override."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(as_text(item) for item in value)}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
-    return str(value)
-
-
-def key_of(text: str) -> str:
-    """The key that an override sets."""
-    return text.lstrip("+~").split("=")[0].split("@")[0]
 
 
 def slug(overrides: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ class Finding(Node):
     """A claim that is drawn from the sweep, as a comparison that can be checked."""
 
     check: str
-    """For example ``row_a.overall > row_b.overall``; read by ``mmexp.sweeping.spec.findings``."""
+    """For example ``row_a.overall > row_b.overall``; read by ``mmexp.statistics.expression``."""
     id: str = ""
     claim: str = ""
     source: str = ""

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmexp.config.overrides import as_text, key_of, parse
 from mmexp.errors import UserError, nearest
-from mmexp.sweeping.spec.command_line import CommandLine, as_text, key_of, parse
+from mmexp.sweeping.spec.command_line import CommandLine
 from mmexp.sweeping.spec.schema import SweepNode
 
 BLIND = "blind"

@@ -1,13 +1,12 @@
-"""Findings: claims of a sweep's file as comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
+"""Comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
 
 import ast
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mmexp.errors import UserError, nearest
 from mmexp.statistics.measurements import Term
-from mmexp.sweeping.spec.schema import Finding
 
 TERM = re.compile(r"(?<![\w.])([^\W\d]\w*)\.([^\W\d]\w*)(?![\w.])")
 
@@ -47,22 +46,6 @@ def check_names(check: str, rows: Collection[str]) -> None:
         for row, _ in linear.terms:
             if row not in rows:
                 raise UserError(f"check '{check}' names row '{row}'; {nearest(row, rows)}")
-
-
-def check_findings(findings: Sequence[Finding], rows: Collection[str]) -> None:
-    """``sweep.findings`` before anything is run.
-
-    Raises:
-        UserError: a check that cannot be read or names a row that is not in ``rows``; a line for each.
-    """
-    lines = []
-    for number, finding in enumerate(findings):
-        try:
-            check_names(finding.check, rows)
-        except UserError as error:
-            lines.append(f"sweep.findings[{number}]: {error}")
-    if lines:
-        raise UserError("\n".join(lines))
 
 
 def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:
