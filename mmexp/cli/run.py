@@ -62,6 +62,13 @@ def start(found: Arguments) -> None:
         run_one(composed)
 
 
+def resolved(composed: Composed) -> dict[str, Any]:
+    """The config of the run itself."""
+    found = composed.resolved(sweep=None)
+    del found["sweep"]
+    return found
+
+
 def check_run(composed: Composed) -> None:
     """Check all that can be known to fail, and show the stages. Raises ``UserError``."""
     from mmexp.planning.check import check_trial
@@ -69,7 +76,7 @@ def check_run(composed: Composed) -> None:
     from mmexp.stages.run import missing_stages
     from mmexp.stages.store import Store
 
-    config = composed.with_seed(int(composed.config.seed))
+    config = resolved(composed)
     graph, store = build_graph(config), Store.from_config(config)
     print("mmexp: checking", file=sys.stderr, flush=True)
     check_trial(config)
@@ -91,7 +98,7 @@ def run_one(composed: Composed) -> Path:
     from mmexp.sweeping.spec.trials import Trial
 
     seed = int(composed.config.seed)
-    config = composed.with_seed(seed)
+    config = resolved(composed)
     request = Request(row="run", axes={}, seed=seed, overrides=())
     trial = Trial(request=request, config=config, choices=composed.choices, graph=build_graph(config))
     store = Store.from_config(trial.config)
@@ -149,7 +156,7 @@ def explain_run(composed: Composed) -> None:
     from mmexp.stages.graph import build_graph
     from mmexp.stages.store import Store
 
-    config = composed.with_seed(int(composed.config.seed))
+    config = resolved(composed)
     store = Store.from_config(config)
     for answer in explain(build_graph(config), store):
         state = f"exists: {answer.folder}" if answer.folder else "missing"

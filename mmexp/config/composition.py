@@ -1,6 +1,5 @@
 """One config from files and overrides, checked: nothing that Hydra would silently accept gets through."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from mmexp.config.folders import check_scale, groups, options
 from mmexp.config.hydra_session import hydra_open
 from mmexp.config.mistakes import user_errors
 from mmexp.config.per_encoder import expand_stages
+from mmexp.config.per_seed import PerSeed
 from mmexp.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 LAUNCHER, SWEEPER = "hydra/launcher", "hydra/sweeper"
 LISTS = ("encoder", "benchmark")
 """Groups of which several options are chosen."""
-
-
-COMPUTED = re.compile(r"\$\{[\w.]+:[^\n]*\$\{seed\}")
-"""A resolver with the seed among its arguments."""
-SEED_MARK = 1_913_486_271
-"""Stands for the seed in a config that is resolved once for several seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +33,6 @@ class Composed:
     scale: str
     launcher: dict[str, Any] = field(default_factory=dict)
     """The node ``hydra.launcher``."""
-    _by_mark: list[dict[str, Any]] = field(default_factory=list)
-
-    def with_seed(self, seed: int) -> dict[str, Any]:
-        """As ``resolved``, without the node ``sweep``; resolved once for all seeds where no resolver computes with one.
-
-        Raises:
-            UserError: see ``resolved``.
-        """
-        if _computes_with_seed(self.config):
-            return self._without_sweep(seed)
-        if not self._by_mark:
-            self._by_mark.append(self._without_sweep(SEED_MARK))
-        found: dict[str, Any] = _replaced(self._by_mark[0], seed)
-        return found
-
-    def _without_sweep(self, seed: int) -> dict[str, Any]:
-        found = self.resolved(seed=seed, sweep=None)
-        del found["sweep"]
-        return found
 
     def resolved(self, **values: Any) -> dict[str, Any]:
         """Plain containers without interpolations and stage templates, after setting top-level ``values`` (a seed).
@@ -65,34 +40,44 @@ class Composed:
         Raises:
             UserError: a value that refers to nothing; see also ``expand_stages``.
         """
-        from omegaconf import OmegaConf, open_dict
+        from omegaconf import OmegaConf
 
-        config = self.config
-        if values:
-            config = config.copy()
-            with open_dict(config):
-                config.update(values)
-        with user_errors((), self.scale):
-            container: Any = OmegaConf.to_container(config, resolve=True)
+        with user_errors((), self.scale), _values_set(self.config, values):
+            container: Any = OmegaConf.to_container(self.config, resolve=True)
         return expand_stages(container)
 
+    def for_trials(self, overrides: Sequence[str]) -> PerSeed:
+        """The resolved configs of its seeds, without the node ``sweep``.
 
-def _computes_with_seed(config: "DictConfig") -> bool:
-    """Whether the seed is an argument of a resolver, so that what comes out need not contain it."""
-    from omegaconf import OmegaConf
+        Args:
+            overrides: that it was composed with.
 
-    return COMPUTED.search(OmegaConf.to_yaml(config)) is not None
+        Raises:
+            UserError: see ``resolved``.
+        """
+
+        def resolve(seed: int) -> dict[str, Any]:
+            found = self.resolved(seed=seed, sweep=None)
+            del found["sweep"]
+            return found
+
+        return PerSeed(resolve, tuple(overrides), self.scale)
 
 
-def _replaced(value: Any, seed: int) -> Any:
-    """A copy with the seed in the place of its mark."""
-    if isinstance(value, dict):
-        return {key: _replaced(item, seed) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replaced(item, seed) for item in value]
-    if isinstance(value, str):
-        return value.replace(str(SEED_MARK), str(seed)) if str(SEED_MARK) in value else value
-    return seed if value == SEED_MARK else value
+@contextmanager
+def _values_set(config: "DictConfig", values: Mapping[str, Any]) -> Iterator[None]:
+    """Top-level values while open; copying a config would take longer than resolving it."""
+    from omegaconf import open_dict
+
+    before = {name: config._get_node(name) for name in values}
+    with open_dict(config):
+        config.update(values)
+    try:
+        yield
+    finally:
+        with open_dict(config):
+            for name, node in before.items():
+                config[name] = node
 
 
 class Composer:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from mmexp.config import Composed, Composer
+from mmexp.config.per_seed import PerSeed
 from mmexp.config.schema import read_node
 from mmexp.errors import UserError
 from mmexp.stages.graph import build_graph
@@ -53,7 +55,7 @@ class Sweep:
         paths = paths_of(self.base)
         self.store = Store.from_config({"paths": paths})
         self.folder = sweep_folder(paths, self.scale, self.line.name)
-        self._composed: dict[tuple[str, ...], Composed | UserError] = {}
+        self._rows: dict[tuple[str, ...], Row | UserError] = {}
         self._trials: dict[tuple[tuple[str, ...], int], Trial | UserError] = {}
         self._checked: dict[tuple[str, ...], UserError | None] = {}
 
@@ -83,7 +85,7 @@ class Sweep:
 
     def resolved(self, *overrides: str) -> dict[str, Any]:
         """The config of the command line with further overrides. Raises ``UserError``."""
-        return self._compose((*self.line.for_trials, *overrides)).resolved()
+        return self._composer.compose((*self.line.for_trials, *overrides)).resolved()
 
     def request(self, row: str, seed: int, overrides: Sequence[str]) -> Request:
         """A cell without axes; ``overrides`` come after the command line's."""
@@ -149,10 +151,10 @@ class Sweep:
         place = (request.overrides, request.seed)
         if place not in self._trials:
             try:
-                composed = self._compose(request.overrides)
-                config = composed.with_seed(request.seed)
+                row = self._row(request.overrides)
+                config = row.configs.config(request.seed)
                 graph = build_graph(config)
-                self._trials[place] = Trial(request=request, config=config, choices=composed.choices, graph=graph)
+                self._trials[place] = Trial(request=request, config=config, choices=row.choices, graph=graph)
             except UserError as error:
                 self._trials[place] = error
         known = self._trials[place]
@@ -162,16 +164,25 @@ class Sweep:
             return known
         return Trial(request=request, config=known.config, choices=known.choices, graph=known.graph)
 
-    def _compose(self, overrides: tuple[str, ...]) -> Composed:
-        if overrides not in self._composed:
+    def _row(self, overrides: tuple[str, ...]) -> "Row":
+        if overrides not in self._rows:
             try:
-                self._composed[overrides] = self._composer.compose(overrides)
+                composed = self._composer.compose(overrides)
+                self._rows[overrides] = Row(composed.for_trials(overrides), composed.choices)
             except UserError as error:
-                self._composed[overrides] = error
-        found = self._composed[overrides]
+                self._rows[overrides] = error
+        found = self._rows[overrides]
         if isinstance(found, UserError):
             raise found
         return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """What all seeds of one combination of overrides share."""
+
+    configs: PerSeed
+    choices: dict[str, Any]
 
 
 @contextmanager
