@@ -1,5 +1,6 @@
 """``mmexp run``: one trial, all its stages in this process; with ``-m`` several, through the sweep engine."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -42,8 +43,6 @@ def start(found: Arguments) -> int:
     try:
         composed = run_hydra(found.scale, found.hydra, found.overrides)
     except MissingResultsError as error:
-        import sys
-
         print(f"mmexp: {error}", file=sys.stderr)
         return 1
     if composed is None or found.shows_only:
@@ -73,6 +72,7 @@ def run_one(composed: Composed) -> Path:
     console = Console(stderr=True)
     missing = missing_stages(trial.graph, store)
     if missing:
+        say_earlier(missing, store)
         check_trial(trial.config)
     for number, name in enumerate(missing):
         spec = trial.graph.stages[name]
@@ -125,10 +125,21 @@ def explain_run(composed: Composed) -> None:
 
     config = composed.resolved()
     store = Store.from_config(config)
-    for answer in explain(build_graph(config), store):
+    answers = explain(build_graph(config), store)
+    for answer in answers:
         state = f"exists: {answer.folder}" if answer.folder else "missing"
         print(f"{answer.name} {answer.key}: {state}")
         if answer.nearest:
             print(f"  nearest finished one: {answer.nearest}")
-            for field, there, here in answer.differences:
-                print(f"    {field}: {there} there, {here} here")
+            for difference in answer.differences:
+                print(f"    {difference}")
+    say_earlier([answer.name for answer in answers if not answer.folder], store)
+
+
+def say_earlier(missing: Sequence[str], store: Any) -> None:
+    """One line on stderr where the store has missing stages under keys of an earlier version of mmexp."""
+    from mmexp.stages.explain import earlier_line
+
+    line = earlier_line(missing, store)
+    if line:
+        print(line, file=sys.stderr)

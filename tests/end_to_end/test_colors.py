@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from mmexp.stages.graph import build_graph
-from mmexp.stages.run import TrialContext, run_graph
+from mmexp.stages.run import TrialContext
 from mmexp.stages.store import Store
+from tests.fakes import run_graph
 from tests.tiny import TEMPLATE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 STEPS = {"align": 4, "finetune": 60}

@@ -10,11 +10,11 @@ from rich.console import Console
 from mmexp.errors import UserError
 from mmexp.stages.graph import build_graph
 from mmexp.stages.lock import Watch, try_claim
-from mmexp.stages.run import run_graph
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.preview import show_preview
 from mmexp.sweeping.engine.scheduler import plan_tasks
 from tests import fakes
+from tests.fakes import run_graph
 from tests.sweeping.tables import ROWS, ledger_of, local, results, run, statuses, steps, trials
 
 

@@ -6,8 +6,8 @@ import pytest
 from mmexp.cli.store import main, size_text
 from mmexp.errors import UserError
 from mmexp.stages.inventory import delete, explain_key, garbage, inventory
-from mmexp.stages.run import run_graph
 from mmexp.stages.store import Store
+from tests.fakes import run_graph
 from tests.sweeping.tables import ROWS, results, run, trials
 
 
