@@ -1,9 +1,9 @@
 """Features of frozen encoders, computed once per image and view and shared by all runs on this disk.
 
-One entry per (pixels of the view, fingerprint of the encoder's code, weights and settings, dtype, tap). A tap is a depth or
-the mean of a group of depths, which is stored instead of its members. A folder holds segments: ``<name>.keys.npy``
-(n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A segment appears by an atomic rename
-and is never changed, so readers need no lock; writers take one file lock.
+One entry per (pixels of the view, fingerprint of the encoder's code, weights and settings, dtype, tap). A tap is a
+depth or the mean of a group of depths, which is stored instead of its members. A folder holds segments:
+``<name>.keys.npy`` (n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A segment appears
+by an atomic rename and is never changed, so readers need no lock; writers take one file lock.
 """
 
 import hashlib
