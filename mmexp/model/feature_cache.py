@@ -9,7 +9,7 @@ by an atomic rename and is never changed, so readers need no lock; writers take 
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,21 @@ def fingerprint(encoder: nn.Module) -> str:
     code = part_identity(f"{kind.__module__}.{kind.__qualname__}")
     digest = hashlib.sha256((code.hashed if code else "").encode())
     digest.update(repr(encoder).encode())
-    settings = {key: value for key, value in vars(encoder).items() if isinstance(value, int | float | str | bool)}
+    settings = {key: value for key, value in vars(encoder).items() if not key.startswith("_") and _is_plain(value)}
     digest.update(repr(sorted(settings.items())).encode())
     tensors = [*encoder.state_dict().items(), ("mean", encoder.mean), ("std", encoder.std)]
     for name, value in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:20]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float | str | bool)
 
 
 class EncoderFeatures:

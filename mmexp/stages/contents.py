@@ -56,7 +56,7 @@ def file_content(path: str) -> FileContent:
             digest.update(chunk)
             if folders is not None:
                 folders = _add_folders(folders, rest + chunk)
-                rest = chunk[-OVERLAP:]
+                rest = (rest + chunk)[-OVERLAP:]
     return FileContent(digest.hexdigest(), None if folders is None else tuple(sorted(folders)))
 
 

@@ -10,8 +10,8 @@ import yaml
 
 from mmexp.errors import UserError
 from mmexp.stages.explain import explain
-from mmexp.stages.graph import build_graph
-from mmexp.stages.run import TrialContext, missing_stages, run_stage
+from mmexp.stages.graph import StageSpec, build_graph
+from mmexp.stages.run import TrialContext, check_unchanged, missing_stages, run_stage
 from mmexp.stages.store import LostOwnershipError, Store
 from tests import fakes
 from tests.fakes import run_graph
@@ -203,3 +203,36 @@ def test_explain_says_which_field_makes_another_stage(tmp_path):
 def test_explain_without_anything_near(tmp_path):
     graph, store, _ = setting(tmp_path)
     assert [(answer.folder, answer.nearest) for answer in explain(graph, store)] == [(None, None)] * 4
+
+
+def test_data_that_changes_before_a_stage_runs_is_not_stored_under_the_old_key(tmp_path):
+    captions = tmp_path / "captions.json"
+    captions.write_text("[1]")
+    config = fakes.config(tmp_path)
+    config["lab"]["stages"]["base"]["parents"] = []
+    config["lab"]["stages"]["base"]["captions"] = str(captions)
+    spec, store = build_graph(config).stages["base"], Store.from_config(config)
+    captions.write_text("[1, 2]")
+    with pytest.raises(
+        UserError, match=r"stages.base: changed since .*captions: content differs \(captions.json\)"
+    ):
+        check_unchanged(spec, store)
+
+
+def test_a_spec_of_an_earlier_version_can_still_be_read():
+    value = build_graph(fakes.config(Path("/nowhere"))).last.to_json()
+    del value["identities"]
+    spec = StageSpec.from_json({**value, "version": 3})
+    assert spec.key == value["key"] and spec.identities == {}
+
+
+def test_the_evaluation_alone_depends_on_an_own_metric(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    metric = tmp_path / "own_metric.py"
+    metric.write_text("class Metric: ...\n")
+    config = fakes.config(tmp_path)
+    config["evaluation"]["benchmarks"] = {"mine": {"metric": {"_target_": "own_metric.Metric"}}}
+    before = build_graph(config).keys
+    metric.write_text("class Metric:\n    limit = 1\n")
+    after = build_graph(config).keys
+    assert [name for name in before if before[name] != after[name]] == ["evaluate"]
