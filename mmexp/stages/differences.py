@@ -36,11 +36,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
         Difference(f"parents.{name}", *_sides(old.get("parents", {}), new.get("parents", {}), name))
         for name in _both(old.get("parents", {}), new.get("parents", {}))
     ]
-    texts = [dict(flat(_names(record["node"], record.get("parents", {})))) for record in (old, new)]
-    known = [record.get("identities", {}) for record in (old, new)]
-    for place in dict.fromkeys((*texts[1], *texts[0])):
-        old_one, new_one = (identities.get(place) for identities in known)
-        there, here = _sides(*texts, place)
+    before, after = (dict(flat(_names(record["node"], record.get("parents", {})))) for record in (old, new))
+    for place in dict.fromkeys((*after, *before)):
+        old_one, new_one = (record.get("identities", {}).get(place) for record in (old, new))
+        there, here = _sides(before, after, place)
         if _seen(old_one, there) != _seen(new_one, here):
             found.append(Difference(place, there, here, _reason(old_one, new_one, there, here)))
     return found

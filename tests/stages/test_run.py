@@ -213,9 +213,7 @@ def test_data_that_changes_before_a_stage_runs_is_not_stored_under_the_old_key(t
     config["lab"]["stages"]["base"]["captions"] = str(captions)
     spec, store = build_graph(config).stages["base"], Store.from_config(config)
     captions.write_text("[1, 2]")
-    with pytest.raises(
-        UserError, match=r"stages.base: changed since .*captions: content differs \(captions.json\)"
-    ):
+    with pytest.raises(UserError, match=r"stages.base: changed since .*captions: content differs \(captions.json\)"):
         check_unchanged(spec, store)
 
 
