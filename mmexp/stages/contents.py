@@ -2,11 +2,11 @@
 
 import hashlib
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import PurePosixPath
 
 from mmexp.files import SHARD_COUNTS_FILE
 
@@ -14,7 +14,8 @@ CHUNK = 8 << 20
 OVERLAP = 1 << 16
 """Bytes of a chunk that are looked at again with the next one, for keys that it cuts in two."""
 RECORDS = (".json", ".jsonl")
-NAMED = re.compile(rb'"(image|video)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([^"n\s]))')
+IMAGE = re.compile(rb'"image"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([^"n\s]))')
+VIDEO = re.compile(rb'"video"\s*:')
 MAX_FOLDERS = 10_000
 WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 SAMPLED_FROM = 64 << 20
@@ -100,15 +101,16 @@ def unchanged(folder: str, times: Mapping[str, int]) -> bool:
 
 
 def _add_folders(folders: set[str] | None, data: bytes) -> set[str] | None:
-    for match in NAMED.finditer(data):
-        if folders is None or match[3] or match[1] == b"video" or len(folders) > MAX_FOLDERS:
+    if folders is None or VIDEO.search(data):
+        return None
+    for match in IMAGE.finditer(data):
+        if match[2] or len(folders) > MAX_FOLDERS:
             return None
-        name = match[2].replace(b"\\/", b"/").decode("utf-8", errors="replace")
+        name = match[1].replace(b"\\/", b"/").decode("utf-8", errors="replace")
         if "\\" in name:
             return None
         if name:
-            parent = str(PurePosixPath(name).parent)
-            folders.add("" if parent == "." else parent)
+            folders.add(posixpath.dirname(name))
     return folders
 
 
