@@ -162,6 +162,15 @@ class ScoreModel(Score):
         super().__init__(value=0, seed=seed, steps=1, parents=[init_from], trouble=None)
 
 
+def run_graph(graph: Any, store: Any, context: Any) -> Path:
+    """Make everything that the last stage needs and lacks, in this process; returns the last stage's folder."""
+    from mmexp.stages.run import missing_stages, run_stage
+
+    for name in missing_stages(graph, store):
+        run_stage(graph.stages[name], store, context)
+    return store.find(graph.key)
+
+
 FILES = {
     "experiments/fake.yaml": """\
 # @package _global_

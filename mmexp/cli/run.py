@@ -106,6 +106,7 @@ def run_one(composed: Composed) -> Path:
     missing = missing_stages(trial.graph, store)
     if missing:
         print("mmexp: checking", file=sys.stderr, flush=True)
+        say_earlier(missing, store)
         check_trial(trial.config)
     for number, name in enumerate(missing):
         spec = trial.graph.stages[name]
@@ -158,10 +159,21 @@ def explain_run(composed: Composed) -> None:
 
     config = resolved(composed)
     store = Store.from_config(config)
-    for answer in explain(build_graph(config), store):
+    answers = explain(build_graph(config), store)
+    for answer in answers:
         state = f"exists: {answer.folder}" if answer.folder else "missing"
         print(f"{answer.name} {answer.key}: {state}")
         if answer.nearest:
             print(f"  nearest finished one: {answer.nearest}")
-            for field, there, here in answer.differences:
-                print(f"    {field}: {there} there, {here} here")
+            for difference in answer.differences:
+                print(f"    {difference}")
+    say_earlier([answer.name for answer in answers if not answer.folder], store)
+
+
+def say_earlier(missing: Sequence[str], store: Any) -> None:
+    """One line on stderr where the store has missing stages under keys of an earlier version of mmexp."""
+    from mmexp.stages.explain import earlier_line
+
+    line = earlier_line(missing, store)
+    if line:
+        print(line, file=sys.stderr)

@@ -76,9 +76,9 @@ def show(store: Any, sweeps: Path) -> None:
     items = inventory(store, sweeps)
     for item in items:
         kind = "run" if item.is_run else "stage"
-        state = "finished" if item.finished else "begun"
+        state = ("earlier version" if item.earlier else "finished") if item.finished else "begun"
         users = f"{len(item.used_by)} users, {item.used_by[0]}" if item.used_by else "nobody refers to it"
-        print(f"{kind:<5}  {item.key[:20]:<20}  {item.name:<16}  {state:<8}  {size_text(item.size):>8}  {users}")
+        print(f"{kind:<5}  {item.key[:20]:<20}  {item.name:<16}  {state:<15}  {size_text(item.size):>8}  {users}")
     print(f"{len(items)} entries, {size_text(sum(item.size for item in items))} in {store.stages} and {store.runs}")
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mmexp.errors import UserError
 from mmexp.files import DONE, STAGE_FILE, read_json, write_json
+from mmexp.stages.fingerprints import Fingerprints
 from mmexp.stages.graph import Graph, StageSpec, build_graph
 from mmexp.stages.run import build_stage
 from mmexp.stages.store import Store
@@ -21,7 +22,7 @@ from mmexp.sweeping.workers.local import LocalLauncher
 from mmexp.sweeping.workers.task import Launcher
 
 WORLD = "lab_world"
-TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.", "mmexp.lab.grown_stage.")
+TRAINED = ("ExpertStage", "LanguageModelStage", "GrownLanguageModelStage")
 """Stages that are worth shipping; the others are drawn in seconds."""
 BUILD_FOLDER = "lab_build"
 
@@ -34,14 +35,16 @@ def artifact_dir() -> Path:
 def lab_specs(config: Mapping[str, Any]) -> dict[str, StageSpec]:
     """Name -> spec of every stage of the lab, parents first."""
     specs: dict[str, StageSpec] = {}
+    fingerprints = Fingerprints.from_config(config)
     for name in config["lab"]["stages"]:
-        specs |= dict(build_graph(config, name).stages)
+        specs |= dict(build_graph(config, name, fingerprints).stages)
     return specs
 
 
 def trained_specs(config: Mapping[str, Any]) -> dict[str, StageSpec]:
     """Name -> spec of the stages that travel with the package."""
-    return {name: spec for name, spec in lab_specs(config).items() if str(spec.node["_target_"]).startswith(TRAINED)}
+    specs = lab_specs(config)
+    return {name: spec for name, spec in specs.items() if str(spec.node["_target_"]).rpartition(".")[2] in TRAINED}
 
 
 def build(config: Mapping[str, Any], store: Store) -> None:

@@ -1,15 +1,15 @@
 """Features of frozen encoders, computed once per image and view and shared by all runs on this disk.
 
-One entry per (pixels of the view, fingerprint of the encoder's weights and settings, dtype, tap). A tap is a depth or
-the mean of a group of depths, which is stored instead of its members. A folder holds segments: ``<name>.keys.npy``
-(n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A segment appears by an atomic rename
-and is never changed, so readers need no lock; writers take one file lock.
+One entry per (pixels of the view, fingerprint of the encoder's code, weights and settings, dtype, tap). A tap is a
+depth or the mean of a group of depths, which is stored instead of its members. A folder holds segments:
+``<name>.keys.npy`` (n, 16) uint8 and one memory-mapped ``<name>.<tap>.npy`` (n, N, D) for each tap. A segment appears
+by an atomic rename and is never changed, so readers need no lock; writers take one file lock.
 """
 
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from mmexp.config.part_identity import part_identity
 from mmexp.model.encoder.block_encoder import Tap, tap_name
 
 KEY_BYTES = 16
@@ -29,15 +30,29 @@ def view_key(view: np.ndarray) -> bytes:
 
 
 def fingerprint(encoder: nn.Module) -> str:
-    """Hash of the weights and of every setting that changes what comes out."""
-    digest = hashlib.sha256(repr(encoder).encode())
-    settings = {key: value for key, value in vars(encoder).items() if isinstance(value, int | float | str | bool)}
+    """Hash of the code, the weights and every setting that changes what comes out.
+
+    The code of a class of ours is its name and ``VERSION``, of a user's own its source, see ``part_identity``.
+    """
+    kind = type(encoder)
+    code = part_identity(f"{kind.__module__}.{kind.__qualname__}")
+    digest = hashlib.sha256((code.hashed if code else "").encode())
+    digest.update(repr(encoder).encode())
+    settings = {key: value for key, value in vars(encoder).items() if not key.startswith("_") and _is_plain(value)}
     digest.update(repr(sorted(settings.items())).encode())
     tensors = [*encoder.state_dict().items(), ("mean", encoder.mean), ("std", encoder.std)]
     for name, value in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:20]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, int | float | str | bool)
 
 
 class EncoderFeatures:

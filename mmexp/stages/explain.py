@@ -1,17 +1,14 @@
-"""Why is a stage not reused? Finished ones of the same name, and the fields in which the nearest one differs."""
+"""Why is a stage not reused? Finished ones of the same name, and in what the nearest one differs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmexp.files import STAGE_FILE, read_json
-from mmexp.stages.graph import Graph, StageSpec
+from mmexp.stages.differences import ORDER, Difference, differences
+from mmexp.stages.graph import KEY_FORMAT, Graph, StageSpec
 from mmexp.stages.store import Store
-
-MISSING = "(not there)"
-ORDER = ("order of keys", "another", "this one")
-"""The same fields in another order are another stage: the order of encoders and datasets has a meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,89 +21,68 @@ class Explanation:
     """Where it is, if it is finished."""
     nearest: str | None
     """Key of the finished stage of that name that differs least."""
-    differences: tuple[tuple[str, str, str], ...] = ()
-    """(field, value there, value here), parents' keys as ``parents.NAME``."""
+    differences: tuple[Difference, ...] = ()
 
 
 def explain(graph: Graph, store: Store) -> list[Explanation]:
     """One answer for each stage, in the order of the graph."""
-    finished = list(_finished(store))
+    finished = list(_comparable(store))
     return [_explain_one(spec, store, finished) for spec in graph.stages.values()]
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Fields of two nested values that differ: (dotted name, old, new)."""
-    before, after = dict(_flat(old)), dict(_flat(new))
-    names = list(dict.fromkeys((*after, *before)))
-    pairs = ((name, before.get(name, MISSING), after.get(name, MISSING)) for name in names)
-    return [(name, str(there), str(here)) for name, there, here in pairs if there != here]
+def nearest_finished(record: Mapping[str, Any], store: Store) -> tuple[str | None, list[Difference]]:
+    """Of another finished stage with a record's name the key, and in what it differs; the nearest one."""
+    others = [other for other in _comparable(store) if other["key"] != record["key"]]
+    return _nearest(record, others) if record.get("key_format") == KEY_FORMAT else (None, [])
 
 
-def nearest_finished(record: Mapping[str, Any], store: Store) -> tuple[str | None, list[tuple[str, str, str]]]:
-    """Of another finished stage with a record's name the key, and the fields in which it differs; the nearest one."""
-    candidates = [
-        (_differences_of(other, record), other["key"])
-        for other in _finished(store)
-        if other.get("name") == record["name"] and other["key"] != record["key"]
-    ]
-    if not candidates:
-        return None, []
-    found, key = min(candidates, key=lambda candidate: len(candidate[0]))
-    return key, found or [ORDER]
+def earlier_stages(names: Collection[str], store: Store) -> int:
+    """How many finished stages of these names have a key of an earlier version of mmexp, which is not looked for."""
+    return sum(record.get("name") in names and is_earlier(record) for record in _records(store))
 
 
-def _differences_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    sides = [
-        {
-            "version": record["version"],
-            "parents": record.get("parents", {}),
-            "node": _names(record["node"], record.get("parents", {})),
-        }
-        for record in (old, new)
-    ]
-    return differences(*sides)
+def earlier_line(names: Collection[str], store: Store) -> str | None:
+    """What to say of them, once per command, when stages of these names are missing; None where there are none."""
+    count = earlier_stages(names, store)
+    if not count:
+        return None
+    stages, whose, are = ("stage", "its key is", "it is") if count == 1 else ("stages", "their keys are", "they are")
+    return (
+        f"the store holds {count} finished {stages} of an earlier version of mmexp ({whose} made differently); "
+        f"{are} not used again; see mmexp store ls"
+    )
+
+
+def is_earlier(record: Mapping[str, Any]) -> bool:
+    """Whether a finished stage's key was made by an earlier version of mmexp."""
+    return int(record.get("key_format") or 1) < KEY_FORMAT
 
 
 def _explain_one(spec: StageSpec, store: Store, finished: list[dict[str, Any]]) -> Explanation:
     folder = store.find(spec.key)
     if folder is not None:
         return Explanation(spec.name, spec.key, folder, None)
-    here = {**spec.hashed, "parents": dict(spec.parents)}
-    candidates = [
-        (_differences_of(record, here), record["key"]) for record in finished if record.get("name") == spec.name
-    ]
+    key, found = _nearest({"name": spec.name, **spec.hashed, "parents": dict(spec.parents)}, finished)
+    return Explanation(spec.name, spec.key, None, key, tuple(found))
+
+
+def _nearest(record: Mapping[str, Any], others: list[dict[str, Any]]) -> tuple[str | None, list[Difference]]:
+    candidates = [(differences(other, record), other["key"]) for other in others if other["name"] == record["name"]]
     if not candidates:
-        return Explanation(spec.name, spec.key, None, None)
+        return None, []
     found, key = min(candidates, key=lambda candidate: len(candidate[0]))
-    return Explanation(spec.name, spec.key, None, key, tuple(found or [ORDER]))
+    return key, found or [ORDER]
 
 
-def _names(node: Any, parents: Mapping[str, str]) -> Any:
-    """Parents' keys as names again: a changed parent is one difference, not one per reference."""
-    if isinstance(node, Mapping):
-        return {name: _names(value, parents) for name, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [_names(value, parents) for value in node]
-    if isinstance(node, str):
-        for name, key in parents.items():
-            node = node.replace(f"stage:{key}", f"stage:{name}")
-    return node
+def _comparable(store: Store) -> Iterator[dict[str, Any]]:
+    """Records whose keys are made as they are today."""
+    needed = {"key", "name", "node", "identities"}
+    yield from (record for record in _records(store) if needed <= record.keys() and not is_earlier(record))
 
 
-def _finished(store: Store) -> Iterator[dict[str, Any]]:
+def _records(store: Store) -> Iterator[dict[str, Any]]:
     for root in (*store.shipped, store.stages, store.runs):
         for path in sorted(root.glob(f"*/{STAGE_FILE}")):
             record = read_json(path)
-            if record and {"key", "node", "version"} <= record.keys():
+            if isinstance(record, dict):
                 yield record
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{prefix}.{name}" if prefix else str(name))
-    elif isinstance(value, list | tuple) and value:
-        for index, item in enumerate(value):
-            yield from _flat(item, f"{prefix}[{index}]")
-    else:
-        yield prefix, value

@@ -8,17 +8,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmexp.errors import UserError, nearest
+from mmexp.stages.fingerprints import Fingerprints
+from mmexp.stages.identity import PREFIX, identified
 from mmexp.stages.version import version_of
 
 TERMINAL = "evaluate"
 """Name of the last stage of a trial; its key is the trial's key."""
-PREFIX = "stage:"
 REFERENCE = re.compile(r"stage:(?P<name>[\w.-]+)(?P<sub>(?:/[\w][\w.-]*)*)")
 KEY_LENGTH = 20
+KEY_FORMAT = 2
+"""How keys are made. 1 hashed the texts of a node as they are: modules of classes and paths of files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +37,9 @@ class StageSpec:
     """What does not change the result: devices, workers, loggers. Not in the key."""
     parents: Mapping[str, str]
     """Name -> key."""
-    version: int
     key: str
+    identities: Mapping[str, Any] = field(default_factory=dict)
+    """Place in the node -> what the key sees there instead of the text; as JSON."""
     allow: Sequence[str] = ()
     """Further module prefixes that ``_target_`` may name."""
 
@@ -45,15 +49,18 @@ class StageSpec:
 
     @property
     def hashed(self) -> dict[str, Any]:
-        """What the key is the hash of."""
-        return _hashed(self.node, self.parents, self.version)
+        """What the key is made from, as ``stage.json`` says it: the node, parents by key, and its identities."""
+        node = _with_keys(self.node, self.parents)
+        return {"key_format": KEY_FORMAT, "node": node, "identities": dict(self.identities)}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "StageSpec":
-        return cls(**{**value, "allow": tuple(value["allow"])})
+        """Of an earlier version of mmexp too: its key stays as it is."""
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        return cls(**{**known, "allow": tuple(value["allow"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,13 @@ class Graph:
         return {name: spec.key for name, spec in self.stages.items()}
 
 
-def build_graph(config: Mapping[str, Any], target: str = TERMINAL) -> Graph:
+def build_graph(config: Mapping[str, Any], target: str = TERMINAL, fingerprints: Fingerprints | None = None) -> Graph:
     """The graph of all that ``target`` needs, ``target`` last.
 
     Args:
         config: a whole config, resolved to plain containers.
         target: name of a stage.
+        fingerprints: what was found out for other configs of the same command, so that it is found out once.
 
     Raises:
         UserError: an unknown or circular reference, two stages of one name, a node that is no stage.
@@ -91,9 +99,10 @@ def build_graph(config: Mapping[str, Any], target: str = TERMINAL) -> Graph:
     if target not in nodes:
         raise UserError(f"no stage '{target}'; {nearest(target, nodes)}")
     allow = tuple(config.get("allow_targets") or ())
+    fingerprints = fingerprints or Fingerprints.from_config(config)
     done: dict[str, StageSpec] = {}
     for name in _ordered(target, nodes):
-        done[name] = _spec(name, nodes[name], done, allow)
+        done[name] = _spec(name, nodes[name], done, allow, fingerprints)
     return Graph(done)
 
 
@@ -143,37 +152,40 @@ def replace_references(value: Any, replacement: Callable[[str, str], str]) -> An
     return replacement(match["name"], match["sub"]) if match else value
 
 
-def stage_key(node: Mapping[str, Any], parents: Mapping[str, str], version: int) -> str:
-    """Hash of a node without ``runtime``, its parents' keys and its code's version.
+def stage_key(node: Any, parents: Mapping[str, str]) -> str:
+    """Hash of an ``identified`` node without ``runtime``, and of its parents' keys.
 
     The order of keys counts: the order of encoders and datasets has a meaning, so sorting could make two trials one.
     """
-    text = json.dumps(_hashed(node, parents, version), separators=(",", ":"), allow_nan=True, ensure_ascii=True)
+    hashed = {"key_format": KEY_FORMAT, "node": _with_keys(node, parents)}
+    text = json.dumps(hashed, separators=(",", ":"), allow_nan=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
-def _hashed(node: Mapping[str, Any], parents: Mapping[str, str], version: int) -> dict[str, Any]:
-    return {
-        "node": replace_references(node, lambda name, sub: f"{PREFIX}{parents[name]}{sub}"),
-        "version": version,
-    }
+def _with_keys(node: Any, parents: Mapping[str, str]) -> Any:
+    return replace_references(node, lambda name, sub: f"{PREFIX}{parents[name]}{sub}")
 
 
 def _spec(
-    name: str, found: tuple[str, Mapping[str, Any]], done: Mapping[str, StageSpec], allow: Sequence[str]
+    name: str,
+    found: tuple[str, Mapping[str, Any]],
+    done: Mapping[str, StageSpec],
+    allow: Sequence[str],
+    fingerprints: Fingerprints,
 ) -> StageSpec:
     where, whole = found
     node = {key: value for key, value in whole.items() if key != "runtime"}
     parents = {parent: done[parent].key for parent, _ in references(node, where)}
-    version = version_of(str(node["_target_"]), f"{where}._target_")
+    version_of(str(node["_target_"]), f"{where}._target_")
+    hashed, identities = identified(node, fingerprints)
     return StageSpec(
         name=name,
         where=where,
         node=node,
         runtime=dict(whole.get("runtime") or {}),
         parents=parents,
-        version=version,
-        key=stage_key(node, parents, version),
+        key=stage_key(hashed, parents),
+        identities=identities,
         allow=allow,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.files import LEDGER_FILE, LOCKS_FOLDER, STAGE_FILE, read_json
-from mmexp.stages.explain import nearest_finished
+from mmexp.stages.explain import is_earlier, nearest_finished
 from mmexp.stages.graph import StageSpec
 from mmexp.stages.lock import Watch, latest_owner
 from mmexp.stages.store import Store
@@ -34,6 +34,8 @@ class Item:
     is_run: bool
     """A finished or begun trial, not a stage that trials share."""
     finished: bool
+    earlier: bool
+    """Finished under a key of an earlier version of mmexp: it is not used again."""
     size: int
     """Bytes."""
     changed: float
@@ -116,12 +118,14 @@ def explain_key(store: Store, sweeps: Path, start: str) -> list[str]:
     record = store.record(key) or _of_task(tasks[key])
     folder = store.find(key)
     lines = [f"{record['name']} {key}: {f'finished: {folder}' if folder else 'not finished'}"]
+    if folder and is_earlier(record):
+        lines.append("  of an earlier version of mmexp (its key is made differently); it is not used again")
     lines += [f"  from {name} {parent}" for name, parent in record.get("parents", {}).items()]
     lines += [f"  used by {user}" for user in sorted(references(store, sweeps).get(key, ()))]
     other, differences = nearest_finished(record, store)
     if other:
         lines.append(f"  nearest other finished one: {other}")
-        lines += [f"    {name}: {there} there, {here} here" for name, there, here in differences]
+        lines += [f"    {difference}" for difference in differences]
     return lines
 
 
@@ -151,13 +155,15 @@ def _items(root: Path, is_run: bool, users: Mapping[str, set[str]]) -> Iterator[
         if not (folder.is_dir() and (finished or partial or folder.name.startswith(DELETED))):
             continue
         key = partial["key"] if partial else folder.name
+        record = read_json(folder / STAGE_FILE) or {}
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         yield Item(
             folder=folder,
             key=key,
-            name=str((read_json(folder / STAGE_FILE) or {}).get("name", "")),
+            name=str(record.get("name", "")),
             is_run=is_run,
             finished=finished,
+            earlier=finished and is_earlier(record),
             size=sum(stat.st_size for stat in files),
             changed=max((stat.st_mtime for stat in files), default=folder.stat().st_mtime),
             used_by=tuple(sorted(users.get(key, ()))),

@@ -69,7 +69,7 @@ class Watch:
         return now - since <= self.stale_s
 
 
-class Claim:
+class Lock:
     """Ownership of a key by this process, with its heartbeat; ends by ``release``."""
 
     def __init__(self, path: Path, number: int, record: dict[str, Any]) -> None:
@@ -104,10 +104,10 @@ class Claim:
                 continue
 
 
-def try_claim(folder: Path, key: str, watch: Watch) -> Claim | Owner:
+def try_lock(folder: Path, key: str, watch: Watch) -> Lock | Owner:
     """Become the owner of ``key``, or learn who is.
 
-    Whoever gets a claim must look again whether the key has been finished in the meantime.
+    Whoever gets a lock must look again whether the key has been finished in the meantime.
     """
     folder.mkdir(parents=True, exist_ok=True)
     owner = latest_owner(folder, key)
@@ -120,14 +120,14 @@ def try_claim(folder: Path, key: str, watch: Watch) -> Claim | Owner:
             if max(files) == number:
                 for earlier in files.keys() - {number}:
                     files[earlier].unlink(missing_ok=True)
-                return Claim(path, number, record)
+                return Lock(path, number, record)
             path.unlink()  # a number of the past, whose file had been removed
         owner = latest_owner(folder, key)
     return owner
 
 
 def latest_owner(folder: Path, key: str) -> Owner | None:
-    """Whoever has the highest number; None where nobody ever claimed the key."""
+    """Whoever has the highest number; None where nobody ever held the key."""
     files = _owner_files(folder, key)
     for number in sorted(files, reverse=True):
         try:

@@ -12,7 +12,10 @@ from mmexp.errors import UserError
 from mmexp.evaluation.result import library_versions
 from mmexp.files import CONFIG_FILE, METRICS_FILE, PROGRESS_FILE, RESULT_FILE, write_json, write_text
 from mmexp.instantiate import instantiate
-from mmexp.stages.graph import Graph, StageSpec, replace_references
+from mmexp.stages.differences import changed_places
+from mmexp.stages.fingerprints import Fingerprints
+from mmexp.stages.graph import Graph, StageSpec, replace_references, stage_key
+from mmexp.stages.identity import identified
 from mmexp.stages.lock import Owner
 from mmexp.stages.store import Store
 
@@ -49,38 +52,31 @@ def run_stage(
         The finished folder.
 
     Raises:
-        UserError: from the stage; nothing is left behind then. Any other error leaves the folder for a later try.
+        UserError: from the stage, nothing is left behind then; or its data or code have changed since its key was made.
+            Any other error leaves the folder for a later try.
     """
     done = store.find(spec.key)
     if done is not None:
         return done
     stage = build_stage(spec, store)
+    check_unchanged(spec, store)
     acquired = store.acquire(spec, on_wait or say_waiting(spec))
     if acquired is None:
         folder = store.find(spec.key)
         assert folder is not None
         return folder
-    claim, workdir = acquired
+    lock, workdir = acquired
     started = time.monotonic()
     try:
         stage.run(workdir, runtime_of(spec, store, context, workdir))
         if spec.is_terminal and context is not None:
             add_trial_files(workdir, store, context)
             mirror_trial(spec, workdir, store, context)
-        record = stage_record(spec, time.monotonic() - started, claim.number, context)
-        return store.finish(spec, claim, workdir, record)
+        record = stage_record(spec, time.monotonic() - started, lock.number, context)
+        return store.finish(spec, lock, workdir, record)
     except BaseException as error:
-        store.give_up(claim, workdir, discard=isinstance(error, UserError))
+        store.give_up(lock, workdir, discard=isinstance(error, UserError))
         raise
-
-
-def run_graph(graph: Graph, store: Store, context: TrialContext | None) -> Path:
-    """Make everything that the last stage needs and lacks, in this process; returns the last stage's folder."""
-    for name in missing_stages(graph, store):
-        run_stage(graph.stages[name], store, context)
-    folder = store.find(graph.key)
-    assert folder is not None
-    return folder
 
 
 def missing_stages(graph: Graph, store: Store) -> list[str]:
@@ -101,6 +97,14 @@ def build_stage(spec: StageSpec, store: Store) -> Any:
         return f"{folder}{sub}"
 
     return instantiate(replace_references(spec.node, path_of), spec.where, allow=spec.allow)
+
+
+def check_unchanged(spec: StageSpec, store: Store) -> None:
+    """Raises ``UserError`` where data or code have changed since the key was made: the result would be another's."""
+    hashed, identities = identified(spec.node, Fingerprints(store.stages, create=True))
+    if stage_key(hashed, spec.parents) != spec.key:
+        changes = "; ".join(map(str, changed_places(spec.identities, identities, spec.node)))
+        raise UserError(f"{spec.where}: changed since this run was planned: {changes}; give the command again")
 
 
 def runtime_of(spec: StageSpec, store: Store, context: TrialContext | None, workdir: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from mmexp.errors import UserError
 from mmexp.files import LOCKS_FOLDER, PROGRESS_FILE, STAGE_FILE, read_json, write_json
 from mmexp.stages.graph import StageSpec
-from mmexp.stages.lock import Claim, Owner, Watch, latest_owner, try_claim
+from mmexp.stages.lock import Lock, Owner, Watch, latest_owner, try_lock
 
 POLL_S = 0.5
 
@@ -76,11 +76,11 @@ class Store:
         """Where a stage is being made, or was left by whoever ended; None where nobody began."""
         return self._partial(spec)
 
-    def acquire(self, spec: StageSpec, on_wait: Callable[[Owner], None]) -> tuple[Claim, Path] | None:
+    def acquire(self, spec: StageSpec, on_wait: Callable[[Owner], None]) -> tuple[Lock, Path] | None:
         """Become the one who makes a stage, after waiting for whoever does now.
 
         Returns:
-            The claim and the folder to work in (with what a predecessor left there); None when the stage is finished.
+            The lock and the folder to work in (with what a predecessor left there); None when the stage is finished.
 
         Raises:
             UserError: the store cannot be written.
@@ -89,41 +89,41 @@ class Store:
         told = None
         while self.find(spec.key) is None:
             try:
-                claim = try_claim(root / LOCKS_FOLDER, spec.key, self.watch)
+                lock = try_lock(root / LOCKS_FOLDER, spec.key, self.watch)
             except OSError as error:
                 raise UserError(
                     f"paths: {root} cannot be written ({error.strerror}); choose another paths.root"
                 ) from None
-            if isinstance(claim, Claim):
+            if isinstance(lock, Lock):
                 if self.find(spec.key) is None:
-                    return claim, self._workdir(spec, claim)
-                claim.release(finished=True)
+                    return lock, self._workdir(spec, lock)
+                lock.release(finished=True)
                 return None
-            if told != claim.path:
-                told = claim.path
-                on_wait(claim)
+            if told != lock.path:
+                told = lock.path
+                on_wait(lock)
             time.sleep(POLL_S)
         return None
 
-    def finish(self, spec: StageSpec, claim: Claim, workdir: Path, record: Mapping[str, Any]) -> Path:
+    def finish(self, spec: StageSpec, lock: Lock, workdir: Path, record: Mapping[str, Any]) -> Path:
         """Make the stage visible to everybody, whole, by one rename."""
         write_json(workdir / STAGE_FILE, record)
         (workdir / PROGRESS_FILE).unlink(missing_ok=True)
-        if not claim.holds():
+        if not lock.holds():
             raise LostOwnershipError(f"{spec.name} {spec.key}: another process took over")
         folder = self.root(spec) / spec.key
         os.rename(workdir, folder)
-        claim.release(finished=True)
+        lock.release(finished=True)
         return folder
 
-    def give_up(self, claim: Claim, workdir: Path, *, discard: bool) -> None:
-        """End a claim without a result. What is there is kept for whoever continues, unless ``discard``."""
+    def give_up(self, lock: Lock, workdir: Path, *, discard: bool) -> None:
+        """Release a lock without a result. What is there is kept for whoever continues, unless ``discard``."""
         if discard:
             shutil.rmtree(workdir, ignore_errors=True)
-        claim.release(finished=False)
+        lock.release(finished=False)
 
-    def _workdir(self, spec: StageSpec, claim: Claim) -> Path:
-        workdir = self.root(spec) / f"{spec.key}.partial-{claim.number}"
+    def _workdir(self, spec: StageSpec, lock: Lock) -> Path:
+        workdir = self.root(spec) / f"{spec.key}.partial-{lock.number}"
         left = self._partial(spec)
         if left is None:
             workdir.mkdir()

@@ -12,6 +12,8 @@ from mmexp.config.schema import typed_arguments
 from mmexp.errors import UserError
 from mmexp.files import DONE, PRUNED
 from mmexp.instantiate import instantiate, locate
+from mmexp.stages.explain import earlier_line
+from mmexp.stages.run import missing_stages
 from mmexp.sweeping.engine.control import Controller, control
 from mmexp.sweeping.engine.ledger import Head, Ledger
 from mmexp.sweeping.engine.preview import show_preview
@@ -125,6 +127,7 @@ def _run(order: Order, strategy: Strategy, launcher: Launcher, events: Console) 
     sweep = strategy.sweep
     with strategy.open() as folder:
         first = _submit(sweep, strategy.first())
+        _say_earlier(sweep, first)
         head = Head(name=sweep.line.name, scale=sweep.scale, sweep=strategy.node(), command=tuple(order.arguments))
         with control(folder, head, sweep.store, launcher, order.retry_failed, events) as controller:
 
@@ -147,6 +150,13 @@ def _submit(sweep: Sweep, requests: Sequence[Request]) -> list[Trial]:
     sweep.check(waiting)
     share_features(waiting)
     return trials
+
+
+def _say_earlier(sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Stages that an earlier version of mmexp made are not made anew without a word."""
+    missing = [name for trial in trials for name in missing_stages(trial.graph, sweep.store)]
+    if line := earlier_line(dict.fromkeys(missing), sweep.store):
+        sweep.say(line)
 
 
 def _note_ended(controller: Controller, strategy: Strategy) -> None:

@@ -132,7 +132,7 @@ def test_a_run_makes_its_stages_and_shows_its_result(here, capsys, unchecked):
     shown = capsys.readouterr()
     assert "score" in shown.out and "result: " in shown.out and "finetune: done" in shown.err
     assert main([*arguments, "recipe.value=2", "--explain"]) == 0
-    assert "node.value: 1 there, 2 here" in capsys.readouterr().out
+    assert "value: 1 there, 2 here" in capsys.readouterr().out
     assert main(arguments) == 0
     assert "done" not in capsys.readouterr().err
 

@@ -14,8 +14,9 @@ from mmexp.data.balance import BySize, PerDataset
 from mmexp.data.images import ImageReader
 from mmexp.data.mixture import Mixture
 from mmexp.data.order import SHARDS_OPEN, ShardWalk
-from mmexp.data.sources.tar_shards import COUNTS, TarShards
+from mmexp.data.sources.tar_shards import TarShards
 from mmexp.errors import UserError
+from mmexp.files import SHARD_COUNTS_FILE
 from mmexp.model.resolution.resize import Resize
 
 
@@ -69,7 +70,7 @@ def test_counts_are_taken_from_img2dataset_or_counted_once(tmp_path: Path, monke
     write_shards(tmp_path, [3, 2])
     (tmp_path / "00000_stats.json").write_text(json.dumps({"count": 9, "successes": 3, "status_dict": {}}))
     assert len(shards(tmp_path)) == 5
-    assert json.loads((tmp_path / COUNTS).read_text())["00001.tar"][0] == 2
+    assert json.loads((tmp_path / SHARD_COUNTS_FILE).read_text())["00001.tar"][0] == 2
 
     def fail(*_: object) -> None:
         raise AssertionError("counted again")
@@ -96,7 +97,7 @@ def test_broken_samples_and_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadSample, match=r"0\.tar\[1\] \(b\): image .* cannot be read"):
         reader.size(broken.image, broken.origin)  # type: ignore[arg-type]
     (tmp_path / "0_stats.json").write_text('{"successes": 4}')
-    (tmp_path / COUNTS).unlink()
+    (tmp_path / SHARD_COUNTS_FILE).unlink()
     with pytest.raises(BadSample, match="the shard has 3 samples, fewer than its count says"):
         shards(tmp_path)[3]
     (tmp_path / "1.tar").write_bytes(b"x" * 2000)

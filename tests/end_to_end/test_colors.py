@@ -1,6 +1,7 @@
 """The whole way on a toy world: two stages, shared by two trials, then a model that answers from real pixels."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ import pyarrow.parquet
 import pytest
 
 from mmexp.stages.graph import build_graph
-from mmexp.stages.run import TrialContext, run_graph
+from mmexp.stages.run import TrialContext
 from mmexp.stages.store import Store
+from tests.fakes import run_graph
 from tests.tiny import TEMPLATE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 STEPS = {"align": 4, "finetune": 60}
+
+
+@cache
+def train_data(folder: Path) -> dict[str, Any]:
+    """Written once: images that are written again are other images."""
+    return save_dataset(folder / "train", count=48, seed=0)
 
 
 def config(folder: Path, projector: str = "mlp", use_images: bool = True) -> dict[str, Any]:
@@ -22,7 +30,7 @@ def config(folder: Path, projector: str = "mlp", use_images: bool = True) -> dic
     model["llm"] |= {"checkpoint": str(folder / "llm"), "config": None}
     model["projector"]["depth"] = 2 if projector == "mlp" else 1
     model = model if use_images else {"llm": model["llm"]}
-    datasets = save_dataset(folder / "train", count=48, seed=0)
+    datasets = train_data(folder)
 
     def stage(name: str, init_from: str | None, trainable: dict[str, float]) -> dict[str, Any]:
         return {

@@ -10,10 +10,11 @@ import yaml
 
 from mmexp.errors import UserError
 from mmexp.stages.explain import explain
-from mmexp.stages.graph import build_graph
-from mmexp.stages.run import TrialContext, missing_stages, run_graph, run_stage
+from mmexp.stages.graph import StageSpec, build_graph
+from mmexp.stages.run import TrialContext, check_unchanged, missing_stages, run_stage
 from mmexp.stages.store import LostOwnershipError, Store
 from tests import fakes
+from tests.fakes import run_graph
 
 
 def setting(root, **changes):
@@ -127,20 +128,20 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path):
 def test_an_owner_that_was_taken_for_dead_cannot_finish(tmp_path):
     graph, store, _ = setting(tmp_path)
     spec = graph.stages["base"]
-    claim, workdir = store.acquire(spec, print)
-    claim.path.rename(claim.path.with_name(f"{spec.key}.2"))
+    lock, workdir = store.acquire(spec, print)
+    lock.path.rename(lock.path.with_name(f"{spec.key}.2"))
     with pytest.raises(LostOwnershipError):
-        store.finish(spec, claim, workdir, {})
+        store.finish(spec, lock, workdir, {})
     assert store.find(spec.key) is None
-    claim.release(finished=False)
+    lock.release(finished=False)
 
 
 def test_a_successor_gets_the_folder_under_another_name(tmp_path):
     graph, store, _ = setting(tmp_path)
     spec = graph.stages["base"]
-    claim, workdir = store.acquire(spec, print)
+    lock, workdir = store.acquire(spec, print)
     (workdir / "checkpoint").write_text("x")
-    store.give_up(claim, workdir, discard=False)
+    store.give_up(lock, workdir, discard=False)
     second, folder = store.acquire(spec, print)
     assert folder != workdir and not workdir.exists() and (folder / "checkpoint").read_text() == "x"
     store.give_up(second, folder, discard=True)
@@ -151,7 +152,7 @@ RUNNER = """
 import sys
 from pathlib import Path
 from tests.stages.test_run import setting
-from mmexp.stages.run import run_graph
+from tests.fakes import run_graph
 run_graph(*setting(Path(sys.argv[1]), seconds=float(sys.argv[2])))
 """
 
@@ -195,10 +196,41 @@ def test_explain_says_which_field_makes_another_stage(tmp_path):
     graph, store, _ = setting(tmp_path, value=7)
     answers = {answer.name: answer for answer in explain(graph, store)}
     assert answers["align"].folder is not None
-    assert answers["finetune"].differences == (("node.value", "1", "7"),)
-    assert [field for field, _, _ in answers["evaluate"].differences] == ["parents.finetune"]
+    assert [str(found) for found in answers["finetune"].differences] == ["value: 1 there, 7 here"]
+    assert [found.field for found in answers["evaluate"].differences] == ["parents.finetune"]
 
 
 def test_explain_without_anything_near(tmp_path):
     graph, store, _ = setting(tmp_path)
     assert [(answer.folder, answer.nearest) for answer in explain(graph, store)] == [(None, None)] * 4
+
+
+def test_data_that_changes_before_a_stage_runs_is_not_stored_under_the_old_key(tmp_path):
+    captions = tmp_path / "captions.json"
+    captions.write_text("[1]")
+    config = fakes.config(tmp_path)
+    config["lab"]["stages"]["base"]["parents"] = []
+    config["lab"]["stages"]["base"]["captions"] = str(captions)
+    spec, store = build_graph(config).stages["base"], Store.from_config(config)
+    captions.write_text("[1, 2]")
+    with pytest.raises(UserError, match=r"stages.base: changed since .*captions: content differs \(captions.json\)"):
+        check_unchanged(spec, store)
+
+
+def test_a_spec_of_an_earlier_version_can_still_be_read():
+    value = build_graph(fakes.config(Path("/nowhere"))).last.to_json()
+    del value["identities"]
+    spec = StageSpec.from_json({**value, "version": 3})
+    assert spec.key == value["key"] and spec.identities == {}
+
+
+def test_the_evaluation_alone_depends_on_an_own_metric(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    metric = tmp_path / "own_metric.py"
+    metric.write_text("class Metric: ...\n")
+    config = fakes.config(tmp_path)
+    config["evaluation"]["benchmarks"] = {"mine": {"metric": {"_target_": "own_metric.Metric"}}}
+    before = build_graph(config).keys
+    metric.write_text("class Metric:\n    limit = 1\n")
+    after = build_graph(config).keys
+    assert [name for name in before if before[name] != after[name]] == ["evaluate"]

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from mmexp.errors import UserError
 from mmexp.stages.graph import build_graph
-from mmexp.stages.lock import Watch, try_claim
-from mmexp.stages.run import run_graph
+from mmexp.stages.lock import Watch, try_lock
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.preview import show_preview
 from mmexp.sweeping.engine.scheduler import plan_tasks
 from tests import fakes
+from tests.fakes import run_graph
 from tests.sweeping.tables import ROWS, ledger_of, local, results, run, statuses, steps, trials
 
 
@@ -160,7 +160,7 @@ def test_a_row_whose_values_change_is_another_trial(tmp_path):
 
 
 def test_a_sweep_has_one_controller(tmp_path):
-    claim = try_claim(tmp_path / "sweeps" / "test" / ".owners", "controller", Watch())
+    claim = try_lock(tmp_path / "sweeps" / "test" / ".owners", "controller", Watch())
     with pytest.raises(UserError, match="is being run by process"):
         run(tmp_path, trials(tmp_path, ROWS))
     claim.release(finished=True)

@@ -6,8 +6,8 @@ import pytest
 from mmexp.cli.store import main, size_text
 from mmexp.errors import UserError
 from mmexp.stages.inventory import delete, explain_key, garbage, inventory
-from mmexp.stages.run import run_graph
 from mmexp.stages.store import Store
+from tests.fakes import run_graph
 from tests.sweeping.tables import ROWS, results, run, trials
 
 
@@ -73,7 +73,7 @@ def test_a_key_is_explained_by_the_nearest_other_one(root):
     store = Store.from_config(trials(root, ROWS)[0].config)
     lines = explain_key(store, root / "sweeps", three[:8])
     assert lines[0].startswith(f"finetune {three}: finished: ")
-    assert any(line.startswith("    node.value: ") and line.endswith(" there, 3 here") for line in lines)
+    assert any(line.startswith("    value: ") and line.endswith(" there, 3 here") for line in lines)
     assert any("used by sweep test" in line for line in explain_key(store, root / "sweeps", one))
     for start, message in (("zzzzzz", "no key begins with 'zzzzzz'"), (one[:2], "no key begins")):
         with pytest.raises(UserError, match=message):

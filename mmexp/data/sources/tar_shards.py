@@ -15,10 +15,10 @@ from mmexp.data.bad_sample import BadSample
 from mmexp.data.order import SHARDS_OPEN
 from mmexp.data.tar_members import TarMember, member_path, read_member
 from mmexp.errors import UserError
+from mmexp.files import SHARD_COUNTS_FILE, write_json
 from mmexp.interfaces import Sample, Turn
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
-COUNTS = "mmexp_counts.json"
 SHARDS_KEPT = 2 * SHARDS_OPEN
 """Shards whose headers are kept in memory."""
 
@@ -106,17 +106,14 @@ def shard_samples(shard: Path, dataset: str) -> list[dict[str, TarMember]]:
 
 
 def _counts(folder: Path, shards: list[Path], dataset: str) -> list[int]:
-    noted_file = folder / COUNTS
+    noted_file = folder / SHARD_COUNTS_FILE
     noted = json.loads(noted_file.read_text()) if noted_file.is_file() else {}
     counts = {shard.name: _noted(shard, noted) for shard in shards}
     missing = [shard for shard in shards if counts[shard.name] is None]
     for shard in missing:
         counts[shard.name] = len(shard_samples(shard, dataset))
     if missing and os.access(folder, os.W_OK):
-        temporary = noted_file.with_suffix(f".{os.getpid()}")
-        known = {name: [count, (folder / name).stat().st_size] for name, count in counts.items()}
-        temporary.write_text(json.dumps(known))
-        os.replace(temporary, noted_file)
+        write_json(noted_file, {name: [count, (folder / name).stat().st_size] for name, count in counts.items()})
     return [int(counts[shard.name] or 0) for shard in shards]
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mmexp.errors import UserError
 from mmexp.files import DONE, LOCKS_FOLDER
-from mmexp.stages.lock import Claim, Watch, try_claim
+from mmexp.stages.lock import Lock, Watch, try_lock
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.display import Display
 from mmexp.sweeping.engine.ledger import Head, Ledger
@@ -83,10 +83,10 @@ def control(
 def one_controller(folder: Path) -> Iterator[None]:
     """The right to write a sweep's ledger. Raises ``UserError`` while another process has it."""
     try:
-        lock = try_claim(folder / LOCKS_FOLDER, "controller", Watch())
+        lock = try_lock(folder / LOCKS_FOLDER, "controller", Watch())
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another paths.root") from None
-    if not isinstance(lock, Claim):
+    if not isinstance(lock, Lock):
         raise UserError(f"this sweep is being run by {lock}; wait for it, or end it first")
     try:
         yield

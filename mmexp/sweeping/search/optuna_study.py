@@ -1,6 +1,6 @@
 """An Optuna study that several controllers ask and tell, and that goes on after any of them was killed.
 
-Asking happens under a claim (``mmexp.stages.lock``), so that the budget is kept exactly and no two controllers
+Asking happens under a lock (``mmexp.stages.lock``), so that the budget is kept exactly and no two controllers
 miss each other's running trials. A running trial names its controller; when that one is gone, another takes the trial
 over under its number: its stages go on from their checkpoints.
 """
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from mmexp.errors import UserError
 from mmexp.files import LOCKS_FOLDER
-from mmexp.stages.lock import Claim, Watch, latest_owner, try_claim
+from mmexp.stages.lock import Lock, Watch, latest_owner, try_lock
 from mmexp.sweeping.search.optuna_schema import KEY, Objective, make_pruner, make_sampler
 from mmexp.sweeping.search.optuna_storage import default_name, open_storage
 from mmexp.sweeping.search.space import Point, Space
@@ -23,7 +23,7 @@ from mmexp.sweeping.spec.sweep import Sweep
 
 OWNER, INFEASIBLE, REASON, SAME_AS, TRIAL_KEYS = "controller", "infeasible", "reason", "same_as", "trial_keys"
 """User attributes of Optuna's trials."""
-IDENTITY, CLAIMS = "mmexp", "claims"
+IDENTITY, LOCKS = "mmexp", "claims"
 """User attributes of the study: what its trials have in common; the folder by which controllers know of each other."""
 WAIT_S = 0.05
 
@@ -56,11 +56,11 @@ class Suggestion:
 class Study:
     """Made by ``open_study``; ``number`` counts the controllers that live at the same time, from 1 on."""
 
-    def __init__(self, study: Any, storage: Any, search: Search, claims: Path, claim: Claim) -> None:
+    def __init__(self, study: Any, storage: Any, search: Search, locks: Path, lock: Lock) -> None:
         self.study, self.storage, self.space, self.n_trials = study, storage, search.space, search.n_trials
-        self.claims, self.claim, self.watch = claims, claim, Watch()
-        self.owner = claim.path.name
-        self.number = int(claim.path.name.split("-")[1].split(".")[0])
+        self.locks, self.lock, self.watch = locks, lock, Watch()
+        self.owner = lock.path.name
+        self.number = int(lock.path.name.split("-")[1].split(".")[0])
         self.distributions = self.space.distributions()
 
     def next(self) -> Suggestion | None:
@@ -171,7 +171,7 @@ class Study:
         if owner is None or owner == self.owner:
             return owner is not None
         key, _, number = owner.rpartition(".")
-        latest = latest_owner(self.claims, key)
+        latest = latest_owner(self.locks, key)
         return latest is not None and latest.number == int(number) and self.watch.alive(latest)
 
     def _points(self, trials: Sequence[Any], counted: bool) -> set[str]:
@@ -188,12 +188,12 @@ class Study:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No other controller asks meanwhile."""
-        while not isinstance(claim := try_claim(self.claims, "ask", self.watch), Claim):
+        while not isinstance(lock := try_lock(self.locks, "ask", self.watch), Lock):
             time.sleep(WAIT_S)
         try:
             yield
         finally:
-            claim.release(finished=False)
+            lock.release(finished=False)
 
 
 @contextmanager
@@ -214,19 +214,19 @@ def open_study(search: Search, name: str) -> Iterator[Study]:
     storage = open_storage(search.storage, folder)
     study_name = search.study_name or name
     study = _load(storage, study_name, search)
-    if CLAIMS not in study.user_attrs:
-        study.set_user_attr(CLAIMS, str(folder / LOCKS_FOLDER / default_name(study_name)))
-    claims = Path(study.user_attrs[CLAIMS])
-    claim = _first_free(claims)
+    if LOCKS not in study.user_attrs:
+        study.set_user_attr(LOCKS, str(folder / LOCKS_FOLDER / default_name(study_name)))
+    locks = Path(study.user_attrs[LOCKS])
+    lock = _first_free(locks)
     try:
-        made = Study(study, storage, search, claims, claim)
+        made = Study(study, storage, search, locks, lock)
         num_trials = len(study.get_trials(deepcopy=False))
         study.sampler = make_sampler(search.sampler, search.space, made.number, num_trials)
         study.pruner = make_pruner(search.pruner)
         study.stop = lambda: None  # a sampler that runs out would end Optuna's own loop; ``next`` ends ours
         yield made
     finally:
-        claim.release(finished=False)
+        lock.release(finished=False)
 
 
 def row_of(number: int) -> str:
@@ -287,12 +287,12 @@ def _values(dimension: Mapping[str, Any]) -> str:
     return f"{dimension['low']:g} to {dimension['high']:g}"
 
 
-def _first_free(claims: Path) -> Claim:
+def _first_free(locks: Path) -> Lock:
     """This controller's place among those that live."""
     watch, number = Watch(), 1
-    while not isinstance(claim := try_claim(claims, f"controller-{number}", watch), Claim):
+    while not isinstance(lock := try_lock(locks, f"controller-{number}", watch), Lock):
         number += 1
-    return claim
+    return lock
 
 
 def _text(point: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from mmexp.config import Composed, Composer
 from mmexp.config.per_seed import PerSeed
 from mmexp.config.schema import read_node
 from mmexp.errors import UserError
+from mmexp.stages.fingerprints import Fingerprints
 from mmexp.stages.graph import build_graph
 from mmexp.stages.store import Store
 from mmexp.sweeping.spec.command_line import CommandLine, read_command_line
@@ -54,6 +55,7 @@ class Sweep:
         self.seeds: tuple[int, ...] = self.line.seeds or tuple(dict.fromkeys(self.node.seeds))
         paths = paths_of(self.base)
         self.store = Store.from_config({"paths": paths})
+        self.fingerprints = Fingerprints.from_config({"paths": paths})
         self.folder = sweep_folder(paths, self.scale, self.line.name)
         self._rows: dict[tuple[str, ...], Row | UserError] = {}
         self._trials: dict[tuple[tuple[str, ...], int], Trial | UserError] = {}
@@ -153,7 +155,7 @@ class Sweep:
             try:
                 row = self._row(request.overrides)
                 config = row.configs.config(request.seed)
-                graph = build_graph(config)
+                graph = build_graph(config, fingerprints=self.fingerprints)
                 self._trials[place] = Trial(request=request, config=config, choices=row.choices, graph=graph)
             except UserError as error:
                 self._trials[place] = error
