@@ -47,7 +47,7 @@ def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.chdir(folder)
     patch.syspath_prepend(str(folder))
     patch.delenv("MMEXP_OUT", raising=False)
-    patch.setattr("mmexp.sweeping.spec.check.check_trial", lambda config: None)  # these stages have no model
+    patch.setattr("mmexp.planning.check.check_trial", lambda config: None)  # these stages have no model
     forget_own_modules()
 
 
