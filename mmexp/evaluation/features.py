@@ -18,12 +18,12 @@ def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], ques
         model: with its weights; what no stage trained is frozen here.
         init_from: stage or stages that it was loaded from.
     """
-    if not runtime.get("feature_cache") or model.vision is None:
+    if not runtime.get("feature_cache") or not model.has_vision:
         return None
     from safetensors import safe_open
 
     from mmexp.model.build import WEIGHTS, lineage
-    from mmexp.model.features import FeatureStore
+    from mmexp.model.feature_cache import FeatureStore
 
     trained: set[str] = set()
     for folder in lineage(init_from):
@@ -34,7 +34,7 @@ def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], ques
     store = FeatureStore(
         model, Path(runtime["cache_dir"]), int(runtime["feature_cache_bytes"]), runtime.get("feature_taps")
     )
-    reader = ImageReader(resolutions=model.sight.resolutions, features=None)
+    reader = ImageReader(resolutions=model.vision.resolutions, features=None)
     images = {question.image: question.origin for question in questions if question.image is not None}
 
     def views(name: str) -> Iterator[Any]:

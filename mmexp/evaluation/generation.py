@@ -48,7 +48,7 @@ def generate_answers(
     """
     use_packed_attention(model)
     viewer: Viewer | None = None
-    if use_images and model.vision is not None:
+    if use_images and model.has_vision:
         viewer = ImageViewer(model, features) if aggregation is None else VideoViewer(model, aggregation)
     asker = Asker(model, template, viewer, max_new_tokens)
     answers: list[str] = [""] * len(questions)

@@ -210,7 +210,7 @@ def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]], aggr
     for name, aggregation in aggregations.items():
         if aggregation is not None:
             videos = {question.video for question in questions[name]}
-            counts += [aggregation.num_tokens(aggregation.frames, model.sight.tokens_per_view)] * len(videos)
+            counts += [aggregation.num_tokens(aggregation.frames, model.vision.tokens_per_view)] * len(videos)
     return sum(counts) / len(counts) if counts else 0
 
 

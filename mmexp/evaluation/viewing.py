@@ -39,8 +39,8 @@ class ImageViewer:
     """
 
     def __init__(self, model: Mllm, features: Any = None) -> None:
-        self.reader = ImageReader(resolutions=model.sight.resolutions, features=features)
-        self.assembler = model.sight.assembler
+        self.reader = ImageReader(resolutions=model.vision.resolutions, features=features)
+        self.assembler = model.vision.assembler
         self._count = token_counter(model)
 
     def load(self, question: Question) -> LoadedImage | None:
@@ -64,8 +64,8 @@ class VideoViewer:
     """
 
     def __init__(self, model: Mllm, aggregation: Aggregation) -> None:
-        self.resolutions = {name: getattr(each, "whole", each) for name, each in model.sight.resolutions.items()}
-        self.assembler, self._per_frame = aggregation, model.sight.tokens_per_view
+        self.resolutions = {name: getattr(each, "whole", each) for name, each in model.vision.resolutions.items()}
+        self.assembler, self._per_frame = aggregation, model.vision.tokens_per_view
         self._last: tuple[Video, LoadedImage] | None = None
 
     def load(self, question: Question) -> LoadedImage | None:
@@ -104,8 +104,8 @@ def shown_by(model: Mllm, viewer: Viewer | None) -> Iterator[None]:
     if viewer is None:
         yield
         return
-    before, model.sight.assembler = model.sight.assembler, viewer.assembler
+    before, model.vision.assembler = model.vision.assembler, viewer.assembler
     try:
         yield
     finally:
-        model.sight.assembler = before
+        model.vision.assembler = before

@@ -51,8 +51,8 @@ def load_model(spec: Mapping[str, Any], init_from: InitFrom) -> Mllm:
 
 
 def token_counter(model: Mllm) -> VisualTokenCounter:
-    sight = model.sight
-    return VisualTokenCounter(sight.resolution, sight.tokens_per_view, sight.grid)
+    vision = model.vision
+    return VisualTokenCounter(vision.resolution, vision.tokens_per_view, vision.grid)
 
 
 def no_visual_tokens(_size: ImageSize) -> int:

@@ -29,13 +29,13 @@ def validate(config: Mapping[str, Any]) -> None:
             key = f"recipe.stages.{name}.data.batching.max_length"
             check_context(num_visual, stage["data"]["batching"]["max_length"], key)
         for benchmark, node in (stage.get("benchmarks") or {}).items():
-            if "video" in node and model.vision is not None:
+            if "video" in node and model.has_vision:
                 check_video(benchmark, node, model)
 
 
 def visual_tokens(model: Any) -> int:
     """Of the image that has most of them; 0 for a model without vision side."""
-    return model.vision.max_num_tokens if model.vision is not None else 0
+    return model.vision.max_num_tokens if model.has_vision else 0
 
 
 def check_context(num_visual: int, length: int, key: str) -> None:

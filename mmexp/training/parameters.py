@@ -57,10 +57,10 @@ def freeze_and_group(model: Mllm, trainable: Mapping[str, float], weight_decay: 
 def unreached_names(model: Mllm, trainable: Mapping[str, float]) -> set[str]:
     """Parameters that no gradient reaches, of the encoders that ``trainable`` trains."""
     names: set[str] = set()
-    for encoder, part in model.vision.encoders.items() if model.vision else ():
+    for encoder, part in model.vision.encoders.items() if model.has_vision else ():
         own = {f"encoders.{encoder}.{name}": name for name, _ in part.named_parameters()}
         if any(float(rate) > 0 and any(re.match(pattern, name) for name in own) for pattern, rate in trainable.items()):
-            reached = part.reached(model.sight.taps(encoder))
+            reached = part.reached(model.vision.taps(encoder))
             names |= {full for full, name in own.items() if name not in reached}
     return names
 

@@ -18,7 +18,7 @@ from mmexp.files import METRICS_FILE
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
 from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
-from mmexp.model.features import FeatureStore
+from mmexp.model.feature_cache import FeatureStore
 from mmexp.model.mllm import Mllm
 from mmexp.training.callbacks import (
     CHECKPOINT,
@@ -150,8 +150,8 @@ class TrainStage:
         features = self._features(model, runtime)
         facts = ModelFacts(
             tokenizer=model.llm.tokenizer,
-            resolutions=model.vision.resolutions if model.vision else {},
-            num_visual_tokens=token_counter(model) if model.vision else no_visual_tokens,
+            resolutions=model.vision.resolutions if model.has_vision else {},
+            num_visual_tokens=token_counter(model) if model.has_vision else no_visual_tokens,
             features=features,
         )
         windows = build_windows(

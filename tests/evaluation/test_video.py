@@ -124,7 +124,7 @@ def test_the_visual_tokens_are_those_of_the_frames_seen_as_images(spec, data, tm
             )
             assert torch.allclose(model.visual_tokens(batch), pooled, atol=1e-5)
         assert viewer.num_tokens(image) == len(pooled)
-    assert model.sight.assembler is not viewer.assembler
+    assert model.vision.assembler is not viewer.assembler
 
 
 def middle(pictures: list[np.ndarray]) -> list[np.ndarray]:

@@ -11,8 +11,7 @@ import torch
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureMap
 from mmexp.model.encoder.block_encoder import BlockEncoder
-from mmexp.model.feature_cache import EncoderFeatures
-from mmexp.model.features import FeatureStore
+from mmexp.model.feature_cache import EncoderFeatures, FeatureStore
 from mmexp.model.mllm import Mllm
 from tests.model.encoder.test_encoders import TIMM, clip_encoder, timm_encoder
 from tests.tiny import clip_node, image_batch, tiny_spec
