@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.tar_members import is_member, read_member
 from mmexp.errors import UserError
 from mmexp.interfaces import ImageSize, Resolution

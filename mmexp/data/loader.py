@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
-from mmexp.data.bad_sample_budget import BadSampleBudget
+from mmexp.data.bad_samples import BadSample, BadSampleBudget
 from mmexp.data.batching import make_batch, place_blocks
 from mmexp.data.grouping import ModalityOrder, deal
 from mmexp.data.prepare import SampleReader

@@ -254,6 +254,6 @@ class ShardWalk:
             inside = np.concatenate([self.starts[shard] + np.arange(self.sizes[shard]) for shard in shards])
             if len(self._groups) >= BLOCKS_KEPT:
                 self._groups.pop(next(iter(self._groups)))
-            dice = generator(self.seed, f"epoch {epoch} of {self.name}", group)
-            self._groups[epoch, group] = dice.permutation(inside)
+            rng = generator(self.seed, f"epoch {epoch} of {self.name}", group)
+            self._groups[epoch, group] = rng.permutation(inside)
         return self._groups[epoch, group]

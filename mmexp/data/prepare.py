@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.batching import Batching, Block, make_blocks
 from mmexp.data.images import ImageReader, LoadedImage
 from mmexp.data.mixture import Mixture, Place
@@ -173,14 +173,14 @@ class SampleReader:
     def _conversations(
         self, sample: Sample, image: Path | None, size: tuple[int, int] | None, position: int
     ) -> list[TokenizedSample]:
-        dice = generator(self.mixture.seed, "wording", position) if self.varies else self._still
+        rng = generator(self.mixture.seed, "wording", position) if self.varies else self._still
         return [
-            self.tokenizer.conversation(self._worded(turns, sample, dice), image, size, sample.dataset, sample.origin)
-            for turns in self.turns.split(sample.turns, sample.dataset, dice)
+            self.tokenizer.conversation(self._worded(turns, sample, rng), image, size, sample.dataset, sample.origin)
+            for turns in self.turns.split(sample.turns, sample.dataset, rng)
         ]
 
-    def _worded(self, turns: Sequence[Turn], sample: Sample, dice: np.random.Generator) -> Sequence[Turn]:
+    def _worded(self, turns: Sequence[Turn], sample: Sample, rng: np.random.Generator) -> Sequence[Turn]:
         try:
-            return self.tokenizer.template.word(turns, sample.dataset, dice)
+            return self.tokenizer.template.word(turns, sample.dataset, rng)
         except UserError as error:
             raise UserError(f"{error} ({sample.origin})") from error

@@ -62,14 +62,14 @@ class TaskTemplate(Template):
     def varies(self) -> bool:
         return self.shuffle_options or any(len(wordings) > 1 for wordings in self.wordings.values())
 
-    def word(self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator") -> Sequence[Turn]:
+    def word(self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator") -> Sequence[Turn]:
         """Raises ``UserError`` where a wording names a field that the dataset lacks."""
         if self.shuffle_options:
-            turns = [shuffled(turn, dice) for turn in turns]
+            turns = [shuffled(turn, rng) for turn in turns]
         name = self._named(self.wordings, dataset)
         if name is None:
             return turns
-        place = int(dice.integers(len(self.wordings[name])))
+        place = int(rng.integers(len(self.wordings[name])))
         return [self._worded(turn, dataset, name, place) for turn in turns]
 
     def layout(self, dataset: str) -> Template:

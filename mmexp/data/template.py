@@ -70,7 +70,7 @@ class Template:
         """Whether ``word`` draws anything, so that a sample reads differently each time."""
         return False
 
-    def word(self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator") -> Sequence[Turn]:
+    def word(self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator") -> Sequence[Turn]:
         """The turns of a conversation in the words of their dataset; here as they are."""
         return turns
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.template import Piece, Template
 from mmexp.errors import UserError
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, ImageSize, TokenizedSample, Turn

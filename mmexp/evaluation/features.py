@@ -6,6 +6,7 @@ from typing import Any
 
 from mmexp.data.images import ImageReader
 from mmexp.evaluation.benchmark import Question
+from mmexp.files import WEIGHTS_FILE
 
 
 def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], questions: Iterable[Question]) -> Any:
@@ -22,12 +23,12 @@ def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], ques
         return None
     from safetensors import safe_open
 
-    from mmexp.model.build import WEIGHTS, lineage
+    from mmexp.model.build import lineage
     from mmexp.model.feature_cache import FeatureStore
 
     trained: set[str] = set()
     for folder in lineage(init_from):
-        with safe_open(folder / WEIGHTS, "pt") as weights:
+        with safe_open(folder / WEIGHTS_FILE, "pt") as weights:
             trained |= set(weights.keys())
     for name, parameter in model.named_trainables():
         parameter.requires_grad_(name in trained)

@@ -15,6 +15,7 @@ from mmexp.files import DONE, STAGE_FILE, read_json, write_json
 from mmexp.stages.graph import StageSpec, build_graph
 from mmexp.stages.run import TrialContext, build_stage
 from mmexp.stages.store import Store
+from mmexp.statistics import numbers
 from mmexp.sweeping.engine.display import Display
 from mmexp.sweeping.engine.scheduler import ending_signals
 from mmexp.sweeping.engine.work import Launcher, write_task
@@ -150,7 +151,7 @@ def ship(config: Mapping[str, Any], store: Store) -> None:
             shutil.rmtree(old)
     for name, spec in specs.items():
         size = ship_one(spec, store, root)
-        print(f"{name:16} {spec.key}  {size / 1e6:.2f} MB")
+        print(f"{name:16} {spec.key}  {numbers.size(size)}")
 
 
 def ship_one(spec: StageSpec, store: Store, root: Path) -> int:

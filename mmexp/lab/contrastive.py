@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import OBJECT_VALUES, SIGN_VALUES, Drawn, labelled_loss
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Scene
 
 VALUES = {**OBJECT_VALUES, **SIGN_VALUES}
@@ -51,12 +51,12 @@ class SetContrast(Objective):
         self.words = nn.Embedding(len(NUMBERS), embed_dim)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
         tokens = look(drawn.views).tokens
         image = self.image(tokens)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         logits = self.logits(image, drawn.scenes) * scale
-        wrong = [self.text([changed(scene, name, dice) for scene in drawn.scenes]) for name in self.negatives]
+        wrong = [self.text([changed(scene, name, rng) for scene in drawn.scenes]) for name in self.negatives]
         hard = [scale * (image * text).sum(-1, keepdim=True) for text in wrong]
         target = torch.arange(len(drawn.scenes))
         forward = functional.cross_entropy(torch.cat([logits, *hard], dim=1), target)
@@ -132,13 +132,13 @@ def words_of(scene: Scene) -> list[int]:
     return [NUMBERS[pair] for pair in pairs]
 
 
-def changed(scene: Scene, attribute: str, dice: Dice) -> Scene:
+def changed(scene: Scene, attribute: str, rng: Rng) -> Scene:
     """The scene with one attribute of one object changed to a value that the object does not have."""
     values = OBJECT_VALUES[attribute]
-    place = dice.below(len(scene.objects))
+    place = rng.below(len(scene.objects))
     item = scene.objects[place]
     taken = [other.color for other in scene.objects] if attribute == "color" else [getattr(item, attribute)]
     free = [value for value in values if value not in taken] or [value for value in values if value != item.color]
-    change: dict[str, Any] = {attribute: dice.pick(free)}
+    change: dict[str, Any] = {attribute: rng.pick(free)}
     other = replace(item, **change)
     return replace(scene, objects=(*scene.objects[:place], other, *scene.objects[place + 1 :]))

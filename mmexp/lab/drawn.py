@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mmexp.lab.dice import Dice
 from mmexp.lab.font import WORDS
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import COLORS, SHAPES, SIGN_CELLS, SIZES, Object, Scene, WorldSpec, draw, scenes
 from mmexp.model.resolution.resize import Resize
 
@@ -68,14 +68,14 @@ class Drawn:
         return OBJECT_VALUES[name].index(getattr(item, name))
 
 
-def draw_batch(spec: WorldSpec, size: int, image_size: int, dice: Dice, *, held_out: bool) -> Drawn:
+def draw_batch(spec: WorldSpec, size: int, image_size: int, rng: Rng, *, held_out: bool) -> Drawn:
     """New scenes of one side of the split, resized as ``resolution=resize`` does."""
     from PIL import Image
 
     resize = Resize(image_size=image_size, mean=(0.5, 0.5, 0.5))
-    source = scenes(spec, dice, held_out=held_out)
+    source = scenes(spec, rng, held_out=held_out)
     chosen = [next(source) for _ in range(size)]
-    drawn = [draw(spec, scene, dice) for scene in chosen]
+    drawn = [draw(spec, scene, rng) for scene in chosen]
     views = np.concatenate([resize.views(Image.fromarray(pixels)) for pixels, _ in drawn])
     return Drawn(spec, chosen, torch.from_numpy(views), [masks for _, masks in drawn])
 

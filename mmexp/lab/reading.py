@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, SIGN_VALUES, Drawn, labelled_loss, percent_right
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import SIGN_CELLS
 
 SIGNS_TRIED = 16
@@ -32,8 +32,8 @@ class Reading(Objective):
         self.sign = nn.Linear(shape.dim, 2)
         self.text = nn.ModuleDict({name: nn.Linear(shape.dim, len(SIGN_VALUES[name])) for name in SIGN_VALUES})
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, dice)
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
+        views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, rng)
         tokens, sources = look(views).tokens, self.per_token(sources)
         signs, scenes = means_of_signs(tokens, sources)
         text = (labelled_loss(head(signs), drawn.sign_labels(name)[scenes]) for name, head in self.text.items())
@@ -47,7 +47,7 @@ class Reading(Objective):
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Percent right of the signs, and of all tokens for ``sign``."""
-        views, sources = with_pages(drawn, 0, Dice(0))
+        views, sources = with_pages(drawn, 0, Rng(0))
         tokens, sources = look(views).tokens, self.per_token(sources)
         signs, scenes = means_of_signs(tokens, sources)
         found = {"sign": percent_right(self.sign(tokens), (sources != NOTHING).long())}
@@ -65,7 +65,7 @@ def means_of_signs(tokens: torch.Tensor, sources: torch.Tensor) -> tuple[torch.T
     return total / size[:, None], pairs % len(sources)
 
 
-def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torch.Tensor]:
+def with_pages(drawn: Drawn, pages: int, rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
     """The views, and the scene whose sign is on each cell (B, cells, cells), or ``NOTHING``.
 
     The first ``pages`` images get signs of others on the same cells, over whatever is there but another sign.
@@ -78,7 +78,7 @@ def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torc
     for page in range(len(views)):
         tried = [own[page]] if page in own else []
         if page < pages and signs:
-            tried += [signs[place] for place in dice.sample(len(signs), min(SIGNS_TRIED, len(signs)))]
+            tried += [signs[place] for place in rng.sample(len(signs), min(SIGNS_TRIED, len(signs)))]
         for image, sign in tried:
             place = sources[page, sign.row, sign.column : sign.column + SIGN_CELLS]
             if (place != NOTHING).any():

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmexp.errors import UserError
+from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
 from mmexp.interfaces import Grid, ImageSize, Resolution
 from mmexp.model.mllm import Mllm
 
-WEIGHTS = "weights.safetensors"
-LINEAGE = "init_from.json"
 EXPERTS = "encoders."
 
 InitFrom = str | Path | Sequence[str] | None
@@ -66,10 +65,10 @@ def save_trained(model: Mllm, workdir: Path, init_from: InitFrom, names: Iterabl
     state = {
         name: parameter.detach().cpu().contiguous() for name, parameter in model.named_trainables() if name in wanted
     }
-    save_file(state, workdir / WEIGHTS)
+    save_file(state, workdir / WEIGHTS_FILE)
     several = isinstance(init_from, list | tuple)
     parents = [Path(parent).name for parent in _listed(init_from)]
-    (workdir / LINEAGE).write_text(json.dumps({"init_from": parents if several else next(iter(parents), None)}))
+    (workdir / LINEAGE_FILE).write_text(json.dumps({"init_from": parents if several else next(iter(parents), None)}))
 
 
 def load_trained(model: Mllm, init_from: InitFrom) -> None:
@@ -91,7 +90,7 @@ def load_trained(model: Mllm, init_from: InitFrom) -> None:
         for parent in _listed(init_from):
             taken = set()
             for folder, experts_only in _history(Path(parent), several):
-                for name, value in load_file(folder / WEIGHTS).items():
+                for name, value in load_file(folder / WEIGHTS_FILE).items():
                     part = part_of(name)
                     if part not in parts or (experts_only and not part.startswith(EXPERTS)):
                         continue
@@ -121,7 +120,7 @@ def _listed(init_from: InitFrom) -> list[str | Path]:
 
 def _history(stage: Path, experts_only: bool) -> Iterator[tuple[Path, bool]]:
     """The stage's ancestors, oldest first, then itself; whether only encoders are taken from it."""
-    parents = json.loads((stage / LINEAGE).read_text())["init_from"]
+    parents = json.loads((stage / LINEAGE_FILE).read_text())["init_from"]
     several = isinstance(parents, list)
     for parent in _listed(parents):
         yield from _history(stage.parent / parent, experts_only or several)

@@ -36,8 +36,8 @@ def sample(values: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, gr
     return mixed.unflatten(0, (views, heads)).permute(0, 3, 1, 2).flatten(2)
 
 
-def star(num_heads: int, num_points: int) -> torch.Tensor:
-    """(heads, points, 2): head i looks in the i-th direction of a star, its k-th point k tokens away.
+def radial_offsets(num_heads: int, num_points: int) -> torch.Tensor:
+    """(heads, points, 2): head i looks in the i-th of ``heads`` directions, its k-th point k tokens away.
 
     The start of Deformable DETR's offsets (arXiv 2010.04159 and its code).
     """

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mmexp.planning.meta import meta_model
 from mmexp.planning.validate import visual_tokens
+from mmexp.statistics.numbers import count
 
 CONNECTOR = ("feature_layers", "fusion", "projector", "reduction", "assembler")
 """Parts of the vision side that are no encoder."""
@@ -87,19 +88,11 @@ def print_plans(plans: list[Plan], console: Console) -> None:
         connector = sum(parts.pop(part, 0) for part in CONNECTOR)
         table.add_row(
             figures.row,
-            human(sum(parts.values())),
-            human(connector),
-            human(llm),
-            "\n".join(f"{stage} {human(number)}" for stage, number in figures.trained.items()),
-            "\n".join(human(number) for number in figures.samples.values()),
+            count(sum(parts.values())),
+            count(connector),
+            count(llm),
+            "\n".join(f"{stage} {count(number)}" for stage, number in figures.trained.items()),
+            "\n".join(count(number) for number in figures.samples.values()),
             str(figures.visual_tokens),
         )
     console.print(table)
-
-
-def human(number: int) -> str:
-    """1234567 -> 1.23M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f}{unit}"
-    return str(number)

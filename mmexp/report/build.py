@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mmexp.files import replacing
+from mmexp.files import write_text
 from mmexp.report.files import to_csv, to_json, to_markdown
 from mmexp.report.html import to_html
-from mmexp.report.ledger import load_sweep
+from mmexp.report.results import load_sweep
 from mmexp.report.table import Report, tabulate
 
 WRITERS: dict[str, Callable[[Report], str]] = {
@@ -28,11 +28,9 @@ def load_report(sweep_dir: Path) -> Report:
 
 def write_report(report: Report, out_dir: Path) -> dict[str, Path]:
     """Write all files; each replaces its predecessor atomically. File name -> path."""
-    out_dir.mkdir(parents=True, exist_ok=True)
     paths = {name: out_dir / name for name in WRITERS}
     for name, path in paths.items():
-        with replacing(path) as temporary:
-            temporary.write_text(WRITERS[name](report), encoding="utf-8")
+        write_text(path, WRITERS[name](report))
     return paths
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import read_predictions, read_result
-from mmexp.files import DONE, METRICS_FILE, PREDICTIONS_FILE
+from mmexp.files import DONE, LEDGER_FILE, METRICS_FILE, PREDICTIONS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +104,35 @@ class SweepResults:
         for _, trial in ranked:
             lines.setdefault(trial.label, []).append(trial)
         return lines
+
+
+def load_sweep(sweep_dir: Path) -> SweepResults:
+    """Raises ``UserError`` when there is no ledger, or it cannot be read."""
+    path = sweep_dir / LEDGER_FILE
+    try:
+        ledger = json.loads(path.read_text(encoding="utf-8"))
+        trials = [
+            Trial(
+                row=str(entry["row"]),
+                axes={str(axis): str(value) for axis, value in (entry.get("axes") or {}).items()},
+                seed=entry.get("seed"),
+                key=str(entry["key"]),
+                status=str(entry["status"]),
+                reason=str(entry.get("reason") or ""),
+                log_tail=str(entry.get("log_tail") or ""),
+                overrides=tuple(entry.get("overrides") or ()),
+                folder=Path(entry["folder"]) if entry.get("folder") else None,
+            )
+            for entry in ledger["trials"]
+        ]
+        return SweepResults(
+            name=ledger["name"],
+            scale=ledger["scale"],
+            node=ledger["sweep"],
+            trials=tuple(trials),
+            search=ledger.get("search") or {},
+        )
+    except OSError:
+        raise UserError(f"{path}: no ledger; run 'mmexp sweep' first, or give the folder of a sweep") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({type(error).__name__}: {error})") from None

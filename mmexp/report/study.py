@@ -13,10 +13,10 @@ from rich.text import Text
 
 from mmexp.errors import UserError
 from mmexp.files import STUDY_FILE, read_json, replacing
-from mmexp.report import words
 from mmexp.report.files import markdown_table
 from mmexp.report.html import page
 from mmexp.report.plots import ACCENT, BASELINE, BEST, GRID, plain_layout
+from mmexp.statistics import numbers
 
 SHOWN_BEST = 10
 Record = Mapping[str, Any]
@@ -49,7 +49,7 @@ def summary(record: Record) -> list[str]:
     lines = [f"{title} of {counts(record)}:"]
     for trial in best(record)[:SHOWN_BEST]:
         values = ", ".join(
-            f"{objective['metric']} {words.number(value)}"
+            f"{objective['metric']} {numbers.number(value)}"
             for objective, value in zip(record["objectives"], trial["values"], strict=True)
         )
         lines.append(f"  {trial['row']}  {values}  {overrides(trial)}")
@@ -104,10 +104,10 @@ def history(record: Record) -> Figure:
     pick = max if _grows(record, 0) else min
     values = [trial["values"][0] for trial in done]
     so_far = [pick(values[: place + 1]) for place in range(len(values))]
-    numbers = [trial["number"] for trial in done]
+    places = [trial["number"] for trial in done]
     data = [
-        _points("trials", numbers, values, [_label(trial) for trial in done], ACCENT),
-        {"type": "scatter", "mode": "lines", "name": "best so far", "x": numbers, "y": so_far,
+        _points("trials", places, values, [_label(trial) for trial in done], ACCENT),
+        {"type": "scatter", "mode": "lines", "name": "best so far", "x": places, "y": so_far,
          "line": {"color": BEST, "shape": "hv"}, "hoverinfo": "skip"},
     ]  # fmt: skip
     cut = [trial for trial in record["trials"] if trial["state"] == "pruned" and trial["intermediate"]]
@@ -154,7 +154,7 @@ def _row(record: Record, trial: Mapping[str, Any]) -> list[str]:
     values = trial["values"] or [None] * len(record["objectives"])
     note = f"as {trial['same_as']}" if trial["same_as"] else trial["reason"]
     params = [str(trial["params"].get(name, "")) for name in record["space"]]
-    return [trial["row"], trial["state"], *(words.number(value) for value in values), *params, note]
+    return [trial["row"], trial["state"], *(numbers.number(value) for value in values), *params, note]
 
 
 def _table(record: Record) -> str:

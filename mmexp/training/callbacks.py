@@ -1,7 +1,6 @@
 """What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot tear."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,10 +90,11 @@ class Checkpoints(Callback):
     ) -> None:
         step = trainer.global_step
         if step % self.every == 0 and step < trainer.max_steps:
+            # Not files.replacing: all ranks write a sharded checkpoint, so its temporary name must be theirs in common.
             temporary = self.folder / f"{CHECKPOINT}.tmp"
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
-                os.replace(temporary, self.folder / CHECKPOINT)
+                temporary.replace(self.folder / CHECKPOINT)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["torch_rng"] = torch.get_rng_state()

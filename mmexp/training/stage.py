@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 
-from mmexp.data.bad_sample_budget import BadSampleBudget
+from mmexp.data.bad_samples import BadSampleBudget
 from mmexp.data.build import ModelFacts, build_windows
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest

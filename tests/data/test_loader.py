@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmexp.data.bad_sample import BadSample
-from mmexp.data.bad_sample_budget import BadSampleBudget
+from mmexp.data.bad_samples import BadSample, BadSampleBudget
 from mmexp.data.balance import BySize
 from mmexp.data.build import ModelFacts, build_batching, build_windows, token_stats
 from mmexp.data.grouping import STRETCH_BATCHES, ModalityOrder, deal

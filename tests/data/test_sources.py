@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.sources.llava_json import LlavaJson
 from mmexp.data.sources.qa_jsonl import QaJsonl
 from mmexp.errors import UserError

@@ -128,7 +128,7 @@ def test_the_visual_tokens_are_those_of_the_frames_seen_as_images(spec, data, tm
 
 
 def middle(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    from mmexp.model.video.sampling import middle_frames
+    from mmexp.model.video.frames import middle_frames
 
     return [pictures[place] for place in middle_frames(len(pictures), 4)]
 

@@ -7,7 +7,7 @@ entries, roles out of order and misplaced image markers are errors rather than b
 from pathlib import Path
 from typing import Any
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
 from mmexp.data.template import IMAGE_MARKER
 from mmexp.interfaces import Sample, Turn

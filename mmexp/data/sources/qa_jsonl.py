@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.choices import LETTERS
 from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
 from mmexp.interfaces import Sample, Turn

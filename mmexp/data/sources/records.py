@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.errors import UserError
 
 SPACE = re.compile(r"[\s]*")

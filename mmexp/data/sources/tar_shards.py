@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.order import SHARDS_OPEN
 from mmexp.data.tar_members import TarMember, member_path, read_member
 from mmexp.errors import UserError
+from mmexp.files import write_json
 from mmexp.interfaces import Sample, Turn
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -113,10 +114,8 @@ def _counts(folder: Path, shards: list[Path], dataset: str) -> list[int]:
     for shard in missing:
         counts[shard.name] = len(shard_samples(shard, dataset))
     if missing and os.access(folder, os.W_OK):
-        temporary = noted_file.with_suffix(f".{os.getpid()}")
         known = {name: [count, (folder / name).stat().st_size] for name, count in counts.items()}
-        temporary.write_text(json.dumps(known))
-        os.replace(temporary, noted_file)
+        write_json(noted_file, known)
     return [int(counts[shard.name] or 0) for shard in shards]
 
 
