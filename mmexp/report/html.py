@@ -26,7 +26,8 @@ METHOD = f"""
 Mean {numbers.PLUS_MINUS} standard deviation over seeds. Differences are to the baseline, paired by seed and question:
 the 95 % interval draws the questions {REPLICATES} times (the same draw for all rows and seeds) and, for training noise,
 a t-distributed error of the mean over seeds with the residual variance of all rows. p-values are corrected
-over the rows (Holm); * marks p &lt; 0.05. "n more seeds" is what would shrink the interval below the difference seen now.
+over the rows (Holm); * marks p &lt; 0.05. "n more seeds" is what would shrink the interval
+below the difference seen now.
 """
 
 
