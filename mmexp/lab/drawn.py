@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from mmexp.lab.font import WORDS
 from mmexp.lab.rng import Rng
-from mmexp.lab.world import COLORS, SHAPES, SIGN_CELLS, SIZES, Object, Scene, WorldSpec, draw, scenes
+from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec, draw, scenes
 from mmexp.model.resolution.resize import Resize
 
 NOTHING = -1
@@ -51,16 +51,6 @@ class Drawn:
     def sign_labels(self, name: str) -> torch.Tensor:
         """(B,): tens or ones of numbers, number of words."""
         return torch.tensor([_sign_label(scene, name) for scene in self.scenes])
-
-    def sign_tokens(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(B, N) bool: the tokens in the sign's cells."""
-        found = torch.zeros(len(self.scenes), *grid, dtype=torch.bool)
-        rows, columns = (side // self.spec.grid for side in grid)
-        for place, scene in enumerate(self.scenes):
-            if scene.sign:
-                top, left = scene.sign.row * rows, scene.sign.column * columns
-                found[place, top : top + rows, left : left + SIGN_CELLS * columns] = True
-        return found.flatten(1)
 
     def _label(self, item: Object, name: str) -> int:
         if name == "cell":

@@ -10,7 +10,7 @@ import torch
 
 from mmexp.data.bad_samples import BadSample, BadSampleBudget
 from mmexp.data.balance import BySize
-from mmexp.data.build import ModelFacts, build_batching, build_windows, token_stats
+from mmexp.data.build import ModelFacts, build_batching, build_windows
 from mmexp.data.grouping import STRETCH_BATCHES, ModalityOrder, deal
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError
@@ -362,19 +362,6 @@ def test_modality_grouping_works_around_bad_records(tmp_path):
 
 
 # ------------------------------------------------------------------ config
-
-
-def test_figures_for_a_plan(dataset):
-    figures = token_stats(windows(data_node(dataset)), num_samples=5)
-    assert (figures.samples, figures.conversations, figures.visual_tokens) == (5, 10, 10 * NUM_VISUAL)
-    batches = [
-        batch
-        for window in loader(windows(data_node(dataset, packing="none", batch_size=5)), steps=1)
-        for batch in window
-    ]
-    assert figures.trained_tokens == sum(batch.num_valid for batch in batches)
-    assert figures.text_tokens + figures.visual_tokens == sum(int((batch.segment_ids >= 0).sum()) for batch in batches)
-    assert figures.longest == batches[0].input_ids.shape[1]
 
 
 def test_misspelt_or_missing_settings():

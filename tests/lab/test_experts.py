@@ -76,8 +76,6 @@ def test_token_labels_are_those_of_the_pixels() -> None:
                 assert drawn.token_labels("shape", GRID)[image, token] == SHAPES.index(scene.objects[owner].shape)
             else:
                 assert drawn.token_labels("shape", GRID)[image, token] == NOTHING
-    signs = drawn.sign_tokens(GRID).sum(1)
-    assert signs.tolist() == [8 if scene.sign else 0 for scene in drawn.scenes]
 
 
 def test_masks_and_boxes_are_those_of_the_objects() -> None:
