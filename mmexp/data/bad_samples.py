@@ -57,7 +57,7 @@ class BadSampleBudget:
             return UserError(f"{sample} (batching.max_bad_samples would skip such samples)")
         listed = f", listed in {self.report}" if self.report else ""
         return UserError(
-            f"more than batching.max_bad_samples = {self.limit} bad samples{listed}; the one too many: {sample}"
+            f"more than batching.max_bad_samples = {self.limit} bad samples{listed}; the first one beyond: {sample}"
         )
 
     def _write(self, sample: BadSample) -> None:
@@ -76,7 +76,7 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _listed(text: str) -> set[str]:
-    """Origins in a report; a line that a killed run did not finish is passed over."""
+    """Origins in a report; a line that a killed run did not finish is skipped."""
     origins = set()
     for line in text.splitlines():
         with suppress(ValueError):

@@ -30,7 +30,7 @@ class ByteBudget:
 
 
 class Cache(Generic[Value]):
-    """Keeps values until the budget is spent; random access over an epoch has no better rule than first come."""
+    """Keeps values until the budget is spent: for random access over an epoch nothing beats first come, first kept."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self.budget = budget
@@ -133,7 +133,7 @@ class SampleReader:
         """The sample at ``place`` for ``position``, or the first good substitute; and what was bad.
 
         Raises:
-            UserError: no good one among many substitutes.
+            UserError: many substitutes were tried and all are bad.
         """
         bad: list[BadSample] = []
         for attempt in range(1, MAX_SUBSTITUTES + 2):
@@ -143,7 +143,7 @@ class SampleReader:
                 bad.append(error)
                 place = self.mixture.substitute(position, attempt)
         name = self.mixture.names[place[0]]
-        raise UserError(f"dataset '{name}': {len(bad)} samples drawn at random are all bad; the last one: {bad[-1]}")
+        raise UserError(f"dataset '{name}': all {len(bad)} samples drawn at random are bad; the last one: {bad[-1]}")
 
     def _prepare(self, place: Place, position: int) -> Prepared:
         kept = self._blocks.get(place)

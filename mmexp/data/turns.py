@@ -65,9 +65,11 @@ class GroupedTurns:
         self, *, grouped: Sequence[str], max_turns: int | None, deduplicate: Sequence[str], conversations: str
     ) -> None:
         if max_turns is not None and max_turns < 1:
-            raise UserError(f"turns.max_turns: {max_turns}; at least 1, or null for all")
+            raise UserError(f"turns.max_turns: {max_turns} must be at least 1, or null for all")
         if conversations not in CONVERSATIONS:
-            raise UserError(f"turns.conversations: no '{conversations}'; {nearest(str(conversations), CONVERSATIONS)}")
+            raise UserError(
+                f"turns.conversations: unknown '{conversations}'; {nearest(str(conversations), CONVERSATIONS)}"
+            )
         single = [name for name in deduplicate if name not in grouped]
         if single:
             raise UserError(f"turns.deduplicate: '{single[0]}' is not grouped; {nearest(single[0], grouped)}")

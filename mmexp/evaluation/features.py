@@ -10,10 +10,10 @@ from mmexp.files import WEIGHTS_FILE
 
 
 def stored_features(model: Any, init_from: Any, runtime: Mapping[str, Any], questions: Iterable[Question]) -> Any:
-    """A filled ``FeatureStore``, or None where ``runtime.feature_cache`` is off or the model sees nothing.
+    """A filled ``FeatureStore``, or None where ``runtime.feature_cache`` is off or the model has no vision side.
 
     Reads of ``runtime``: ``feature_cache``, ``cache_dir``, ``feature_cache_bytes``, ``feature_taps``. Encoders that a
-    stage of this run trained are left out: other rows do not have their features.
+    stage of this run trained are left out: other rows do not share their features.
 
     Args:
         model: with its weights; what no stage trained is frozen here.

@@ -16,19 +16,19 @@ from mmexp.model.video.frames import Video, read_frames
 
 
 class Viewer(Protocol):
-    """Loads what a question is about, and knows what it costs."""
+    """Loads what a question is about, and knows how many tokens it costs."""
 
     assembler: Any
     """Joins the tokens of views."""
 
     def load(self, question: Question) -> LoadedImage | None:
-        """None for a question about nothing. Raises ``UserError`` for what cannot be read."""
+        """None for a text-only question. Raises ``UserError`` for what cannot be read."""
 
     def num_tokens(self, image: LoadedImage) -> int:
         """Visual tokens that it becomes."""
 
     def remedy(self, image: LoadedImage, room: int) -> str:
-        """What would bring it down to ``room`` visual tokens."""
+        """What would reduce it to ``room`` visual tokens, for messages."""
 
 
 class ImageViewer:
@@ -60,7 +60,7 @@ class ImageViewer:
 class VideoViewer:
     """The middle frames of a video's segments, each as one view, their tokens joined by the aggregation.
 
-    Where images are cut into tiles, a frame is the view of the whole alone (FreeVA with LLaVA-NeXT).
+    Where images are tiled, a frame is only the view of the whole (FreeVA with LLaVA-NeXT).
     """
 
     def __init__(self, model: Mllm, aggregation: Aggregation) -> None:

@@ -80,7 +80,7 @@ def build(config: Mapping[str, Any], store: Store) -> None:
 
 
 def make(missing: list[StageSpec], store: Store, launcher: Launcher, folder: Path, display: Display) -> None:
-    """Start what can be started until all is made or something failed; then what runs is still finished.
+    """Start what can be started until all is made or something failed; running stages are then finished.
 
     Raises:
         UserError: what the first stage that failed said, with its log.

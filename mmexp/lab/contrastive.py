@@ -1,4 +1,4 @@
-"""Text-aligned pre-training: an image is near the caption of its scene and far from other captions.
+"""Text-aligned pre-training: an image is close to the caption of its scene and far from other captions.
 
 A caption is a set of objects, and of what is written on the sign; its embedding is the sum of its words' embeddings,
 without cells: like CLIP's text side it knows what is there better than where, or what belongs together. Hard negatives
@@ -32,8 +32,8 @@ class SetContrast(Objective):
         embed_dim: width of the shared space.
         negatives: attribute that each hard negative of an image changes: ``color``, ``shape`` or ``size``; one
             negative per entry.
-        place_weight: weight of a term by which each token tells its own place. A mean over tokens asks for no places,
-            and small networks forget them with depth; in large ViTs they stay readable.
+        place_weight: weight of a term by which each token tells its own place. A mean over tokens does not need
+            places, and small networks lose them with depth; in large ViTs they stay readable.
         shape: of the encoder's deepest tap; a fact of the network.
 
     Raises:
@@ -44,7 +44,7 @@ class SetContrast(Objective):
         super().__init__()
         for name in negatives:
             if name not in OBJECT_VALUES:
-                raise UserError(f"objective.negatives: no attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
+                raise UserError(f"objective.negatives: unknown attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
         self.negatives, self.place_weight = list(negatives), place_weight
         self.place = nn.Linear(shape.dim, shape.num_tokens)
         self.head = nn.Linear(shape.dim, embed_dim, bias=False)
@@ -96,7 +96,7 @@ class SetContrast(Objective):
 
 class WordContrast(SetContrast):
     """As ``SetContrast``, and the image tells which words its caption has (as SuperClass does instead of contrast,
-    arXiv:2411.03313): what a network that contrast alone hardly moves begins to learn from.
+    arXiv:2411.03313): a signal for networks that contrast alone hardly trains.
 
     Args:
         word_weight: weight of that term, a binary cross entropy summed over the words.

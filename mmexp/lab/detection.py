@@ -1,4 +1,4 @@
-"""Object detection, as EVA-02's part among the experts: each token tells of the object that it lies on."""
+"""Object detection, as EVA-02's part among the experts: each token predicts the object that it lies on."""
 
 import numpy as np
 import torch

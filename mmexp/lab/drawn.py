@@ -13,7 +13,7 @@ from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec, dra
 from mmexp.model.resolution.resize import Resize
 
 NOTHING = -1
-"""Label of what has none; never counted in a loss or a score."""
+"""Label of what has no label; never counted in a loss or a score."""
 OBJECT_VALUES = {"color": tuple(COLORS), "shape": SHAPES, "size": SIZES}
 SIGN_VALUES = {"tens": tuple("0123456789"), "ones": tuple("0123456789"), "word": tuple(WORDS)}
 

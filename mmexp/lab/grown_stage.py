@@ -25,7 +25,7 @@ class GrownLanguageModelStage(LanguageModelStage):
         others: of ``LanguageModelStage``.
 
     Raises:
-        UserError: the smaller model has weights that do not fit into this one.
+        UserError: the smaller model has weights that do not fit this one.
     """
 
     VERSION = 2

@@ -1,9 +1,9 @@
-"""The lab's language models: small Llamas that learned to look things up in symbolic scenes.
+"""The lab's language models: small Llamas trained to look things up in symbolic scenes.
 
-FEASIBILITY.md part 2 tells why: a language model that was not trained to look things up does not learn it in the few
-hundred steps of a lab run. Decisive here, each found by leaving it out: word embeddings of unit size (soft tokens are
-told apart from the first step), captions in random order at the beginning (the shortest way to "find the token with
-this word"), and empty tokens that show their cell only later.
+A language model that was not trained to look things up does not learn it in the few hundred steps of a lab run.
+Decisive here, each found by leaving it out: word embeddings of unit size (soft tokens are told apart from the first
+step), captions in random order at the beginning (the shortest way to "find the token with this word"), and empty tokens
+that show their cell only later.
 """
 
 import shutil

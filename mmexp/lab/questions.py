@@ -1,7 +1,7 @@
 """Questions about a scene: ten families whose key word comes last, and the caption.
 
-Of all that could be asked of a scene, what is asked is chosen so that each answer of a question text stays as frequent
-as the others; then nobody who sees only the text can do better than chance.
+Of all that could be asked of a scene, what is asked is chosen so that the answers to a question text stay equally
+frequent; without the image nothing does better than chance.
 """
 
 from collections import Counter
@@ -17,11 +17,11 @@ from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec
 
 NUM_CHOICES = 4
 CHOICES = "{choices}"
-"""Where a question has its choices, if not behind it."""
+"""Where a question has its choices, if not after it."""
 PAIRS = "{pairs}"
 """The answer that names every choice and its letter."""
 BOX_PARTS = 8
-"""A box is told in so many parts of the image's side."""
+"""The coordinates of a box count so many parts of the image's side."""
 
 
 class Candidate(NamedTuple):
@@ -212,9 +212,9 @@ class Questioner:
     def __init__(self, spec: WorldSpec, number: dict[str, int], rng: Rng) -> None:
         for family, questions in number.items():
             if family not in {**FAMILIES, **PRACTICE}:
-                raise UserError(f"lab questions: no family '{family}'; {nearest(family, FAMILIES)}")
+                raise UserError(f"lab questions: unknown family '{family}'; {nearest(family, FAMILIES)}")
             if questions < 0:
-                raise UserError(f"lab questions: {family}: {questions}; at least 0")
+                raise UserError(f"lab questions: {family}: {questions} must be at least 0")
         self.spec, self.number, self.rng = spec, number, rng
         self.asked: Counter[tuple[str, str, str]] = Counter()
 
@@ -228,7 +228,7 @@ class Questioner:
         return [chosen[place] for place in self.rng.sample(len(chosen), len(chosen))]
 
     def check(self, where: str) -> None:
-        """Raises ``UserError`` for a family that was wanted and has no question at all."""
+        """Raises ``UserError`` for a family that was requested and has no question at all."""
         have = {family for family, _, _ in self.asked}
         for family, number in self.number.items():
             if number and family not in have:

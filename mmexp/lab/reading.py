@@ -1,4 +1,4 @@
-"""Reading, as Pix2Struct's part among the experts: the tokens of a sign tell what is written on it."""
+"""Reading, as Pix2Struct's part among the experts: the tokens of a sign predict what is written on it."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ SIGNS_TRIED = 16
 
 
 class Reading(Objective):
-    """Each token tells whether it is on a sign; the mean of a sign's tokens tells the tens and ones, or the word.
+    """Each token predicts whether it is on a sign; the mean of a sign's tokens the tens and ones, or the word.
 
     Some images of a batch become pages, full of the signs of others, as Pix2Struct is pre-trained on pages full of text
     (arXiv:2210.03347): several times as many signs in a step.

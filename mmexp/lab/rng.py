@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Rng:
     """Draws from one stream that is named by integers, for example (seed, split, image).
 
-    numpy promises the raw words of a bit generator for ever, but not what ``Generator`` makes of them.
+    numpy guarantees the raw words of a bit generator for good, but not what ``Generator`` makes of them.
     """
 
     def __init__(self, *key: int) -> None:

@@ -1,4 +1,4 @@
-"""Segmentation without colour, as SAM's part among the experts: where things end and of what form they are."""
+"""Segmentation without colour, as SAM's part among the experts: the outlines and forms of things."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from mmexp.lab.world import SHAPES, SIZES, WorldSpec
 
 
 class Segmentation(Objective):
-    """Each token tells the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
+    """Each token predicts the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
 
     The network sees only one channel, now with less contrast, now inverted: a film for one colour of light, on which
     things are light or dark. Its first convolution ends without weights for the others.
@@ -36,7 +36,7 @@ class Segmentation(Objective):
         super().__init__()
         assert shape.grid is not None
         if channel not in (0, 1, 2):
-            raise UserError(f"objective.channel: {channel}; 0, 1 or 2 (red, green, blue)")
+            raise UserError(f"objective.channel: {channel} must be 0, 1 or 2 (red, green, blue)")
         self.channel, self.min_gain, self.mask_weight, self.grid = channel, min_gain, mask_weight, shape.grid
         self.patch = (spec.image_size // shape.grid[0], spec.image_size // shape.grid[1])
         self.form = nn.Linear(shape.dim, len(SHAPES) * len(SIZES) + 1)

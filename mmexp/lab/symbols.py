@@ -1,6 +1,6 @@
-"""Scenes as soft tokens: what an ideal projector would tell the language model.
+"""Scenes as soft tokens: what an ideal projector would give the language model.
 
-A soft token stands where a visual token would stand, in row-major order of a token grid. It is the sum of the word
+Soft tokens take the places of visual tokens, in row-major order of a token grid. It is the sum of the word
 embeddings of its cell and of what covers it: colour, shape and size of an object, or "sign" and the tokens of a sign's
 text. Tokens that nothing covers have only their cell.
 """

@@ -1,4 +1,4 @@
-"""Text-only conversations about scenes that are told instead of shown: the lab's place for a text-only dataset."""
+"""Text-only conversations about scenes that are described instead of shown: the lab's text-only dataset."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class TextStage:
     ) -> None:
         self.spec, self.questions, self.seed = WorldSpec.from_config(world), dict(questions), seed
         if conversations < 1:
-            raise UserError(f"lab text: conversations: {conversations}; at least 1")
+            raise UserError(f"lab text: conversations: {conversations} must be at least 1")
         self.conversations = conversations
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:

@@ -42,9 +42,11 @@ class VideoStage:
         given = {"clips": (clips, 1), "frames": (frames, LEAST_FRAMES), "frame_rate": (frame_rate, 1)}
         for name, (value, least) in given.items():
             if value < least:
-                raise UserError(f"lab video: {name}: {value}; at least {least}")
+                raise UserError(f"lab video: {name}: {value} must be at least {least}")
         if min(self.spec.grid, self.spec.max_objects) < 2:
-            raise UserError("lab video: a clip has 2 objects at least; lab.world.grid and max_objects of 2 or more")
+            raise UserError(
+                "lab video: a clip has at least 2 objects; lab.world.grid and max_objects must be at least 2"
+            )
         self.clips, self.frames, self.frame_rate, self.seed = clips, frames, frame_rate, seed
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:

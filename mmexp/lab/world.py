@@ -59,7 +59,7 @@ class WorldSpec:
         known = [field.name for field in fields(cls)]
         for key in node:
             if key not in known:
-                raise UserError(f"lab.world.{key}: unknown; {nearest(key, known)}")
+                raise UserError(f"lab.world.{key}: no such key; {nearest(key, known)}")
         missing = [key for key in known if key not in node]
         if missing:
             raise UserError(f"lab.world: no value for {', '.join(missing)}")
@@ -86,11 +86,11 @@ class WorldSpec:
         if not 1 <= self.grid <= 9 or self.image_size % self.grid or self.cell < 16:
             raise UserError(
                 f"lab.world.grid: {self.grid} cells per side of {self.image_size} pixels; "
-                "1 to 9 cells that divide the side and have at least 16 pixels"
+                "must be 1 to 9 cells that divide the side and have at least 16 pixels"
             )
         for key, most in (("noise", 127), ("color_jitter", 127), ("sign_percent", 100)):
             if not 0 <= getattr(self, key) <= most:
-                raise UserError(f"lab.world.{key}: {getattr(self, key)}; 0 to {most}")
+                raise UserError(f"lab.world.{key}: {getattr(self, key)} must be from 0 to {most}")
         if self.sign_percent:
             self._check_sign()
         free = self.grid**2 - (SIGN_CELLS if self.sign_percent else 0)
@@ -102,7 +102,9 @@ class WorldSpec:
                 f"{len(COLORS)} colours that do not repeat, so at most {most}"
             )
         if not 1 <= self.min_objects <= self.max_objects:
-            raise UserError(f"lab.world.min_objects: {self.min_objects}; 1 to max_objects ({self.max_objects})")
+            raise UserError(
+                f"lab.world.min_objects: {self.min_objects} must be from 1 to max_objects ({self.max_objects})"
+            )
 
     def _check_sign(self) -> None:
         if self.grid < SIGN_CELLS:
@@ -115,7 +117,7 @@ class WorldSpec:
         largest = min(room[0] // GLYPH_ROWS, room[1] // width) // 2 * 2
         if self.glyph_size % 2 or not 2 <= self.glyph_size <= largest:
             raise UserError(
-                f"lab.world.glyph_size: {self.glyph_size}; an even number from 2 to {largest} for cells of "
+                f"lab.world.glyph_size: {self.glyph_size} must be an even number from 2 to {largest} for cells of "
                 f"{self.cell} pixels"
             )
 
@@ -205,7 +207,7 @@ def place_objects(spec: WorldSpec, scene: Scene, rng: Rng) -> np.ndarray:
 
 
 def place_sign(spec: WorldSpec, sign: Sign) -> np.ndarray:
-    """Where the plate is: (side, side) bool, the sign's cells without a rim of one pixel."""
+    """Where the plate is: (side, side) bool, the sign's cells without a border of one pixel."""
     mask = np.zeros((spec.image_size, spec.image_size), dtype=bool)
     top, left = sign.row * spec.cell, sign.column * spec.cell
     mask[top + 1 : top + spec.cell - 1, left + 1 : left + SIGN_CELLS * spec.cell - 1] = True
@@ -216,7 +218,7 @@ def draw_print(spec: WorldSpec, sign: Sign, rng: Rng) -> np.ndarray:
     """The sign's text as what is added to the plate: (side, side) int16, -1, 0 or 1; its place on the plate is random.
 
     Fine print: a dot is a checkerboard of light and dark pixels, with the plate's grey as its mean. A dot lies on even
-    pixels; so an image at half the side has no trace of it left.
+    pixels; so nothing of it is left in an image at half the side.
     """
     stroke = np.kron(text_mask(sign.text), np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
     rows, columns = stroke.shape

@@ -57,14 +57,14 @@ class WorldStage:
         for key, names in (("qa", self.qa), ("held_out", self.held_out)):
             for name in names:
                 if name not in self.questions:
-                    raise UserError(f"lab world: {key}: no split '{name}'; {nearest(name, self.questions)}")
+                    raise UserError(f"lab world: {key}: unknown split '{name}'; {nearest(name, self.questions)}")
         for key in ("split", "statistics") if self.pope else ():
             name = self.pope[key]
             if name not in self.sizes:
-                raise UserError(f"lab world: pope.{key}: no split '{name}'; {nearest(name, self.sizes)}")
+                raise UserError(f"lab world: pope.{key}: unknown split '{name}'; {nearest(name, self.sizes)}")
         for name, size in self.sizes.items():
             if size < 1:
-                raise UserError(f"lab world: split '{name}': {size} images; at least 1")
+                raise UserError(f"lab world: split '{name}': {size} images; must be at least 1")
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
         """Write everything; images that a killed run left are kept."""

@@ -74,9 +74,9 @@ def save_trained(model: Mllm, workdir: Path, init_from: InitFrom, names: Iterabl
 def load_trained(model: Mllm, init_from: InitFrom) -> None:
     """Overlay the weights of finished stages, their ancestors' first. Ancestors lie beside them in the store.
 
-    One stage: the model goes on with all that it trained. A whole part that this model lacks (an encoder that it does
+    One stage: the model continues with all that it trained. A whole part that this model lacks (an encoder that it does
     not use, the vision side of a blind one) is left out. Several stages, as a list: experts that were trained apart.
-    Their encoders go on; the connector that each had for itself, and an LLM, are not loaded.
+    Only their encoders are loaded, not the connector that each had for itself, nor an LLM.
 
     Raises:
         UserError: weights of a part that the model has, but with other parameters or shapes; of several stages, one
@@ -136,7 +136,9 @@ def _copy(parameters: Mapping[str, torch.nn.Parameter], name: str, value: torch.
 
 def _check_owners(owners: dict[str, str], taken: set[str], stage: str) -> None:
     if not taken:
-        raise UserError(f"init_from: {stage} trained no encoder of this model; of several stages only encoders go on")
+        raise UserError(
+            f"init_from: {stage} trained no encoder of this model; of several stages only encoders are loaded"
+        )
     for part in sorted(taken):
         if part in owners:
             raise UserError(f"init_from: {owners[part]} and {stage} both trained {part}; keep one of them")

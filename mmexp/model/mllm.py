@@ -1,4 +1,4 @@
-"""The composed multimodal LLM: visual tokens are scattered at their placeholders, the LLM does the rest."""
+"""The composed multimodal LLM: visual tokens take the places of their placeholders in the LLM's input."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ class Mllm(nn.Module):
         """Token embeddings with the visual tokens at their placeholders: (B, T) -> (B, T, D).
 
         Raises:
-            ValueError: another number of placeholders than visual tokens; scattering would silently shift images.
+            ValueError: placeholders and visual tokens differ in number; scattering would silently shift images.
         """
         place = input_ids == IMAGE_TOKEN_ID
         embeds = self.llm.embed(input_ids.masked_fill(place, 0))

@@ -15,7 +15,7 @@ from mmexp.planning.validate import visual_tokens
 from mmexp.statistics.numbers import count
 
 CONNECTOR = ("feature_layers", "fusion", "projector", "reduction", "assembler")
-"""Parts of the vision side that are no encoder."""
+"""Parts of the vision side other than encoders."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class Plan:
     samples: dict[str, int]
     """Stage -> samples that it sees (steps times global batch)."""
     visual_tokens: int
-    """Of the image that has most of them (one with tiles for every place; all are alike with one view)."""
+    """Of the image that has most of them (one that fills all tiles; with a single view all images have the same)."""
 
 
 def plan(row: str, config: Mapping[str, Any]) -> Plan:

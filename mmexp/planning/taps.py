@@ -8,7 +8,7 @@ from mmexp.planning.meta import meta_model
 
 
 def share_taps(configs: Sequence[Mapping[str, Any]], runtimes: Sequence[Sequence[dict[str, Any]]]) -> None:
-    """Tell every stage of every trial (its ``runtime``, in place) the taps that all trials need of its encoders.
+    """Give every stage of every trial (its ``runtime``, in place) the taps that all trials need of its encoders.
 
     Two encoders are the same when their config nodes are, apart from the layer selection.
 

@@ -21,7 +21,7 @@ def load_report(sweep_dir: Path) -> Report:
     """Everything that the report of a sweep says, as data.
 
     Raises:
-        UserError: no ledger there, or one that cannot be read.
+        UserError: no ledger there, or it cannot be read.
     """
     return tabulate(load_sweep(sweep_dir))
 
@@ -38,6 +38,6 @@ def report(sweep_dir: Path, out_dir: Path | None = None) -> dict[str, Path]:
     """Make the report of a sweep, beside its ledger or in ``out_dir``. File name -> path.
 
     Raises:
-        UserError: no ledger there, or one that cannot be read.
+        UserError: no ledger there, or it cannot be read.
     """
     return write_report(load_report(sweep_dir), out_dir or sweep_dir)

@@ -91,6 +91,6 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot leave its cell or become HTML."""
+    """Text that cannot break out of its cell or become HTML."""
     clean = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
     return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

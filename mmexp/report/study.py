@@ -24,7 +24,7 @@ Figure = dict[str, Any]
 
 
 def show_study(folder: Path, console: Console) -> None:
-    """Write the page of a search and print its best points; nothing where the sweep was no search.
+    """Write the page of a search and print its best points; nothing where the sweep was not a search.
 
     Raises:
         UserError: its record cannot be read.
@@ -57,7 +57,7 @@ def summary(record: Record) -> list[str]:
 
 
 def best(record: Record) -> list[Mapping[str, Any]]:
-    """Trials that no other one beats, the first objective's best first."""
+    """Trials that no other trial dominates, best in the first objective first."""
     found = [trial for trial in record["trials"] if trial["number"] in record["best"]]
     return sorted(found, key=lambda trial: trial["values"][0], reverse=_grows(record, 0))
 
@@ -99,7 +99,7 @@ def to_html(record: Record) -> str:
 
 
 def history(record: Record) -> Figure:
-    """The first objective of each trial, and the best so far; what has no value stands at the foot."""
+    """The first objective of each trial, and the best so far; what has no value is at the bottom."""
     done = [trial for trial in record["trials"] if trial["values"]]
     pick = max if _grows(record, 0) else min
     values = [trial["values"][0] for trial in done]
@@ -119,7 +119,7 @@ def history(record: Record) -> Figure:
 
 
 def pareto(record: Record) -> Figure:
-    """The first two objectives against each other; the points that no other one beats are joined."""
+    """The first two objectives against each other; the points that no other point dominates are joined."""
     done = [trial for trial in record["trials"] if trial["values"] and trial["same_as"] is None]
     front = sorted(best(record), key=lambda trial: trial["values"][1])
 

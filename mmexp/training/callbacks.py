@@ -1,4 +1,4 @@
-"""What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot tear."""
+"""What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot corrupt."""
 
 import json
 import time
@@ -13,9 +13,9 @@ CHECKPOINT = "last.ckpt"
 
 
 class MetricsFile(Callback):
-    """Appends a line per ``every`` steps to ``metrics.jsonl``: the truth that loggers mirror.
+    """Appends a line per ``every`` steps to ``metrics.jsonl``: what loggers mirror.
 
-    Lines past the checkpoint that a resumed run starts from are dropped first, so no step stands twice.
+    Lines past the checkpoint that a resumed run starts from are dropped first, so no step occurs twice.
     """
 
     def __init__(self, path: Path, every: int, start_step: int) -> None:
@@ -38,7 +38,7 @@ class MetricsFile(Callback):
 
 
 class Progress(Callback):
-    """Tells (steps done, steps in all) after each step."""
+    """Reports (steps done, steps in all) after each step."""
 
     def __init__(self, progress: Callable[[int, int], None]) -> None:
         self.progress = progress
@@ -56,7 +56,7 @@ class ValidateEvery(Callback):
     Comes before ``Checkpoints``: a checkpoint of a step then has its validation behind it.
 
     Args:
-        metrics: writes the other lines; its clock stands still meanwhile.
+        metrics: writes the other lines; its clock is stopped meanwhile.
         every: steps between validations; there is one after the last step only if it falls on it.
         score: a model's metrics; must leave no trace in the model or in any random state.
     """
@@ -104,7 +104,7 @@ class Checkpoints(Callback):
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Optimizer steps that the checkpoint in ``folder`` has behind it; 0 where there is none."""
+    """Optimizer steps at which the checkpoint in ``folder`` was written; 0 where there is none."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return 0

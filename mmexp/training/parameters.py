@@ -13,7 +13,7 @@ from mmexp.model.mllm import Mllm
 def freeze_and_group(model: Mllm, trainable: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """Set ``requires_grad`` everywhere and make the optimizer's parameter groups.
 
-    Parameters of an encoder that no gradient reaches (blocks behind the deepest tap, unread norms) stay frozen: DDP
+    Parameters of an encoder that no gradient reaches (blocks after the deepest tap, unread norms) stay frozen: DDP
     would wait for their gradients, and the optimizer would hold states for nothing.
 
     Args:
@@ -68,7 +68,7 @@ def unreached_names(model: Mllm, trainable: Mapping[str, float]) -> set[str]:
 def set_modes(module: nn.Module, inherited: bool = True) -> None:
     """Training mode for modules that train something, evaluation mode (no dropout) for frozen ones.
 
-    Modules without parameters (dropout, activations) follow the module that they stand in.
+    Modules without parameters (dropout, activations) follow the module that contains them.
     """
     trained = [parameter.requires_grad for parameter in module.parameters()]
     module.training = any(trained) if trained else inherited

@@ -26,7 +26,7 @@ def composer():
         (["+sweep=quickstart"], "a sweep is chosen with sweeps=quickstart"),
         (["sweep=quickstart"], "a sweep is chosen with sweeps=quickstart"),
         (["+experiment=llava15"], "experiment: no such key; did you mean 'experiments'?"),
-        (["+sweeps=quickstart"], r"\+sweeps: is there already; leave out the '\+'"),
+        (["+sweeps=quickstart"], r"\+sweeps: exists already; leave out the '\+'"),
         (["encoder=[clip,convnxt]"], "encoder=convnxt: .*did you mean 'convnext'?"),
         (["projector.depht=3"], "projector.depht: no such key; did you mean 'depth'?"),
         (["projector=linear", "projector.depth=3"], "projector.depth: no such key"),
@@ -34,7 +34,7 @@ def composer():
         (["trainr.finetune.lr=3"], "trainr.finetune.lr: no such key; 'trainr': did you mean 'trainer'?"),
         (["model.encoders.sam.image_size=3"], "no such key; 'sam': choose from: clip"),
         (["+model.encoders.sam.image_size=3"], "model.encoders.sam: has no _target_, so no encoder of that name"),
-        (["+projector.depth=2"], r"\+projector.depth: is there already"),
+        (["+projector.depth=2"], r"\+projector.depth: exists already"),
         (["~projctor"], "~projctor: no such key; did you mean 'projector'?"),
         (["template@x=plain"], "template@x: no such place for a group"),
         (["hydra/launcher=joblib"], "hydra/launcher=joblib: .*choose from: inline, local"),
@@ -48,7 +48,7 @@ def composer():
         (["=3"], "'=3' is not a valid override"),
         (["seed=${sed}"], "seed: refers to 'sed', which is not there"),
         (["seed=${oc.env:MMEXP_NOT_THERE}"], "seed: Environment variable 'MMEXP_NOT_THERE' not found"),
-        (["trainer=${x}"], "trainer=.*is no group"),
+        (["trainer=${x}"], "trainer=.*is not a group"),
     ],
 )
 def test_one_line_for_each_mistake(composer, overrides, message):

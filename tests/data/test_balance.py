@@ -126,7 +126,7 @@ def test_a_whole_subset_is_by_size() -> None:
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.5, math.nan])
 def test_a_subset_needs_a_fraction(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"balance\.fraction: .*; above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"balance\.fraction: .* must be above 0 and at most 1"):
         subset(fraction=fraction)
 
 

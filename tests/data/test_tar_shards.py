@@ -100,7 +100,7 @@ def test_broken_samples_and_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadSample, match="the shard has 3 samples, fewer than its count says"):
         shards(tmp_path)[3]
     (tmp_path / "1.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(UserError, match=r"dataset 'coyo': '.*1\.tar' is no tar file"):
+    with pytest.raises(UserError, match=r"dataset 'coyo': '.*1\.tar' is not a readable tar file"):
         shards(tmp_path)
     with pytest.raises(UserError, match=r"folder: no \.tar file"):
         shards(tmp_path / "none")

@@ -202,7 +202,7 @@ def test_choices_are_targets_by_text() -> None:
     ("changes", "message"),
     [
         ({"max_turns": 0}, r"turns\.max_turns: 0"),
-        ({"conversations": "al"}, r"turns\.conversations: no 'al'; did you mean 'all'"),
+        ({"conversations": "al"}, r"turns\.conversations: unknown 'al'; did you mean 'all'"),
         ({"deduplicate": ["vqa"]}, r"turns\.deduplicate: 'vqa' is not grouped; did you mean 'vqav2'"),
     ],
 )

@@ -224,7 +224,7 @@ def test_mistakes_in_annotations_have_their_line(data, tmp_path, changes, text) 
 
 def test_a_record_about_an_image_says_what_is_missing(data, tmp_path) -> None:
     line = {"question_id": 1, "image": "frame0.png", "question": "q", "answer": "a"}
-    with pytest.raises(UserError, match="no 'video'; there is question_id, image"):
+    with pytest.raises(UserError, match="no 'video'; the record has question_id, image"):
         benchmark(annotations(tmp_path, line), data).questions()
     with pytest.raises(UserError, match="video_folder: no folder"):
         benchmark(annotations(tmp_path, line), data / "none").questions()

@@ -36,7 +36,7 @@ class TarShards:
         name: of the dataset in the mixture.
 
     Raises:
-        UserError: no folder, no shard, a file that is no tar; on access ``BadSample`` with shard and key.
+        UserError: no folder, no shard, a file that is not a tar file; on access ``BadSample`` with shard and key.
     """
 
     def __init__(self, *, folder: str, caption: str, name: str) -> None:
@@ -102,7 +102,7 @@ def shard_samples(shard: Path, dataset: str) -> list[dict[str, TarMember]]:
                     key = f"{folder}/{stem}" if folder else stem
                     samples.setdefault(key, {})[extension.lower()] = TarMember(key, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"dataset '{dataset}': '{shard}' is no tar file that can be read: {error}") from error
+        raise UserError(f"dataset '{dataset}': '{shard}' is not a readable tar file: {error}") from error
     return list(samples.values())
 
 
@@ -120,7 +120,7 @@ def _counts(folder: Path, shards: list[Path], dataset: str) -> list[int]:
 
 
 def _noted(shard: Path, noted: dict[str, list[int]]) -> int | None:
-    """A count of ours holds while the file has the size that it had."""
+    """A noted count is valid as long as the size of the file has not changed."""
     count, size = noted.get(shard.name, (None, None))
     if size == shard.stat().st_size:
         return count

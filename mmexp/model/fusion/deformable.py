@@ -59,7 +59,7 @@ class DeformableFusion(BaseFusion):
 class MultiMapAttention(nn.Module):
     """Each query reads ``num_points`` places around its reference point in each map, per head.
 
-    Starts as Deformable DETR does: places on a star, equal weights, xavier values and results.
+    Initialised as in Deformable DETR: points in all directions, equal weights, Xavier values and results.
 
     Args:
         dim: width of queries and result.

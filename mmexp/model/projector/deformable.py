@@ -46,7 +46,7 @@ class DeformableAttention(nn.Module):
         return result
 
     def set_radial_offsets(self) -> None:
-        """Deformable DETR's start: head i looks in the i-th direction of a star, its k-th point k tokens away."""
+        """Deformable DETR's initial offsets: head i looks in the i-th direction, its k-th point k tokens away."""
         with torch.no_grad():
             self.offsets.weight.zero_()
             self.offsets.bias.copy_(radial_offsets(self.num_heads, self.num_points).flatten())

@@ -73,7 +73,9 @@ def _decoded(path: Path, wanted: int, origin: str) -> "list[Image.Image]":
     with _readable(path, origin):
         frames = {index: frame.to_image() for index, frame in _decode(path, indices[-1]) if index in indices}
     if len(frames) < len(set(indices)):
-        raise UserError(f"{origin}: video '{path}' announces {total} frames and cannot be decoded up to {indices[-1]}")
+        raise UserError(
+            f"{origin}: video '{path}' claims {total} frames but cannot be decoded up to frame {indices[-1]}"
+        )
     return [frames[index] for index in indices]
 
 
