@@ -171,7 +171,7 @@ class WeightedOrder:
         return self._blocks[block]
 
     def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dataset of each position of a block, and number of the visit to it, or the index where drawn with replacement."""
+        """Dataset of each position of a block; and number of the visit to it, or with replacement the index."""
         before = self._counts_before(block)
         here = self._counts_before(block + 1) - before
         drawn = generator(self.seed, "block", block).permutation(np.repeat(np.arange(len(here)), here))

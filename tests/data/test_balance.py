@@ -68,7 +68,7 @@ def test_leaving_out_tasks_and_datasets(changes: dict[str, Any], expected: list[
     [
         (lambda: balance(PerDataset, leave_out=["opn"]), r"balance\.leave_out: no dataset or task 'opn'.*open"),
         (lambda: balance(PerDataset, only=["x"]), r"balance\.only: no dataset or task 'x'"),
-        (lambda: balance(PerDataset, leave_out=["open", "sqa", "ref"]), "leave no dataset"),
+        (lambda: balance(PerDataset, leave_out=["open", "sqa", "ref"]), "nothing is left to draw from"),
         (
             lambda: balance(Tuned, dataset_weights={**dict.fromkeys(SIZES, 1), "gqaa": 2}),
             r"dataset_weights\.gqaa: no such dataset.*gqa",

@@ -181,7 +181,7 @@ def test_blind_training_never_opens_an_image(dataset):
 
 
 def broken(tmp_path: Path, **changes) -> dict:
-    """Record 3 has a truncated image, 5 none, 7 is no record, 9 is too long."""
+    """Record 3 has a truncated image, 5 none, 7 is not a record, 9 is too long."""
     records = [llava_record(number) for number in range(NUMBER)]
     path = write_dataset(tmp_path, records)
     (tmp_path / "images" / "3.png").write_bytes((tmp_path / "images" / "3.png").read_bytes()[:50])
@@ -250,7 +250,7 @@ def test_only_bad_samples(tmp_path, workers):
     path = write_dataset(tmp_path, [llava_record(number) for number in range(3)])
     for image in (tmp_path / "images").iterdir():
         image.unlink()
-    with pytest.raises(UserError, match="dataset 'mix': 101 samples drawn at random are all bad"):
+    with pytest.raises(UserError, match="dataset 'mix': all 101 samples drawn at random are bad"):
         list(loader(windows(data_node(path, max_bad_samples=1000)), workers=workers))
 
 

@@ -213,8 +213,8 @@ def test_the_blind_run_needs_no_frames(spec, tmp_path) -> None:
     [
         ({"video": "gone.mp4"}, r"qa\.jsonl:1: no video '.*gone\.mp4'"),
         ({"video": ["frame0.png", "gone.png"]}, r"qa\.jsonl:1: no frame '.*gone\.png'"),
-        ({"video": []}, "'video' is \\[\\], and should be a path or a list of frames"),
-        ({"video": 3}, "'video' is 3, and should be"),
+        ({"video": []}, "'video' is \\[\\], but must be a path or a list of frames"),
+        ({"video": 3}, "'video' is 3, but must be"),
     ],
 )
 def test_mistakes_in_annotations_have_their_line(data, tmp_path, changes, text) -> None:

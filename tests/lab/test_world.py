@@ -125,9 +125,9 @@ def test_held_out_scenes_are_a_property_of_the_scene() -> None:
         ({"min_objects": 0}, "min_objects: 0"),
         ({"noise": 200}, "noise: 200"),
         ({"grid": 2, "image_size": 32, "max_objects": 3}, "2 cells besides the 2 of a sign"),
-        ({"sign_percent": 101}, "sign_percent: 101; 0 to 100"),
+        ({"sign_percent": 101}, "sign_percent: 101 must be from 0 to 100"),
         ({"grid": 1, "image_size": 16, "max_objects": 1, "min_objects": 1}, "a sign needs 2 cells in a row"),
-        ({"glyph_size": 3}, "glyph_size: 3; an even number from 2 to 2"),
+        ({"glyph_size": 3}, "glyph_size: 3 must be an even number from 2 to 2"),
         ({"glyph_size": 4}, "for cells of 16 pixels"),
     ],
 )

@@ -152,7 +152,7 @@ def test_two_encoders_of_different_size_share_tiles() -> None:
         (
             tile_node(),
             tile_node(),
-            r"clip and convnext must cut .* differ in tile_size: \(32, 32\) and \(128, 128\); set",
+            r"clip and convnext must divide .* differ in tile_size: \(32, 32\) and \(128, 128\); set",
         ),
         (
             tile_node(tile_size=32),

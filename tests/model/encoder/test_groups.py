@@ -92,8 +92,8 @@ def test_only_the_running_sum_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("group", [(), (1, 1), (1, 4)])
-def test_what_is_no_group_is_refused(group: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"no group|0 \(stem\) to 3"):
+def test_an_invalid_group_is_refused(group: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"not a valid group|0 \(stem\) to 3"):
         clip_encoder()(torch.randn(1, 3, 32, 32), [group])
 
 
