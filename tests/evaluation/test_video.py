@@ -226,7 +226,7 @@ def test_a_record_about_an_image_says_what_is_missing(data, tmp_path) -> None:
     line = {"question_id": 1, "image": "frame0.png", "question": "q", "answer": "a"}
     with pytest.raises(UserError, match="no 'video'; the record has question_id, image"):
         benchmark(annotations(tmp_path, line), data).questions()
-    with pytest.raises(UserError, match="video_folder: no folder"):
+    with pytest.raises(UserError, match="video_folder: no such folder"):
         benchmark(annotations(tmp_path, line), data / "none").questions()
 
 
