@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmexp.sweeping.engine.work import Work
 from mmexp.sweeping.workers.forkserver import HEAVY
 from mmexp.sweeping.workers.local import LocalLauncher
+from mmexp.sweeping.workers.task import Work
 
 POLL_S = 0.005
 
@@ -29,7 +29,6 @@ def wait(launcher: LocalLauncher, folder: Path, number: int) -> float:
         log_file=folder / f"{number}.log",
         num_threads=1,
         wants_gpu=False,
-        modules=("mmexp.training.stage", "mmexp.evaluation.stage"),
     )
     started = time.time()
     handle = launcher.submit(work)

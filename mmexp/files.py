@@ -24,8 +24,6 @@ METRICS_FILE = "metrics.jsonl"
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.parquet"
 LEDGER_FILE = "ledger.json"
-STUDY_FILE = "study.json"
-"""An Optuna study as plain data."""
 LOCKS_FOLDER = ".owners"
 
 PENDING, RUNNING, DONE = "pending", "running", "done"

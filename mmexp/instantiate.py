@@ -7,7 +7,7 @@ from typing import Any
 
 from mmexp.errors import UserError, nearest
 
-ALLOWED_PREFIXES: tuple[str, ...] = ("mmexp.", "torch.", "lightning.", "timm.", "transformers.")
+ALLOWED_PREFIXES: tuple[str, ...] = ("mmexp.", "torch.", "lightning.", "timm.", "transformers.", "optuna.")
 """Modules that a config may name; the config's ``allow_targets`` adds to them."""
 
 

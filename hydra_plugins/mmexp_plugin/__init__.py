@@ -1,1 +1,1 @@
-"""What Hydra finds by itself: the search path, the sweeper and the launchers. The code is in mmexp."""
+"""What Hydra finds by itself: where mmexp's configs are. The code is in mmexp."""

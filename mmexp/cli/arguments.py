@@ -1,15 +1,9 @@
-"""Between the command line and Hydra: our own flags taken out, Hydra started, its errors turned into lines."""
+"""A command line, sorted once: our own flags, Hydra's flags, overrides and names."""
 
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from mmexp.config import Composed, Composer, check_scale, config_root, register_resolvers
-from mmexp.config.folders import searching
-from mmexp.config.mistakes import OWN_PLUGINS, user_errors
+from mmexp.config.folders import check_scale
 from mmexp.errors import UserError, nearest
 
 DEFAULT_SCALE = "lab"
@@ -22,6 +16,7 @@ INFO = ("--info", "-i")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWING = ("--cfg", "-c", *INFO, "--hydra-help", "--shell-completion", "-sc")
 """Hydra's flags that show something and run nothing."""
+RETRY = "retry_failed="
 
 
 @dataclass
@@ -36,10 +31,22 @@ class Arguments:
     overrides: list[str] = field(default_factory=list)
     hydra: list[str] = field(default_factory=list)
     """Flags for Hydra, with their values."""
+    retry_failed: bool = False
 
     @property
     def shows_only(self) -> bool:
+        """Whether Hydra is asked to show something, so that nothing is run."""
         return any(flag.split("=")[0] in SHOWING for flag in self.hydra)
+
+    @property
+    def is_multirun(self) -> bool:
+        return any(flag in ("--multirun", "-m") for flag in self.hydra)
+
+    @property
+    def of_sweep(self) -> list[str]:
+        """Overrides for composing, with the name of the sweep; ``sweep.x=1`` may be new to its file."""
+        named = [f"sweeps={self.names[0]}"] if self.names else []
+        return named + [f"++{text}" if text.startswith("sweep.") else text for text in self.overrides]
 
 
 def read_arguments(arguments: Sequence[str], own: Sequence[str] = (), max_names: int = 0) -> Arguments:
@@ -67,6 +74,8 @@ def read_arguments(arguments: Sequence[str], own: Sequence[str] = (), max_names:
             found.hydra.append(word)
             if left and not value and (name in WITH_VALUE or (name in INFO and left[0] in INFO_KINDS)):
                 found.hydra.append(left.pop(0))
+        elif word.startswith(RETRY):
+            found.retry_failed = _switch(word)
         elif "=" in word or word.startswith("~"):
             found.overrides.append(word)
         else:
@@ -76,60 +85,8 @@ def read_arguments(arguments: Sequence[str], own: Sequence[str] = (), max_names:
     return found
 
 
-def run_hydra(scale: str, arguments: Sequence[str], overrides: Sequence[str]) -> Composed | None:
-    """Start Hydra's application.
-
-    Returns:
-        The config of a single run; None when Hydra only showed something, or its sweeper has done everything.
-
-    Raises:
-        UserError: anything wrong in the configs, or from our sweepers.
-    """
-    import hydra
-
-    from mmexp.config.bodies import check_bodies
-    from mmexp.config.composition import check, check_overrides, chosen
-    from mmexp.config.hydra_session import VERSION_BASE
-
-    captured: list[Composed] = []
-
-    def task(config: Any) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
-        captured.append(Composed(config, chosen(config, HydraConfig.get().runtime.choices), scale))
-
-    check_overrides(overrides)
-    check_plugins(overrides)
-    register_resolvers()
-    application = hydra.main(config_path=str(config_root() / "conf"), config_name=scale, version_base=VERSION_BASE)
-    with searching(scale), user_errors(overrides, scale), _hydra_process([*arguments, *overrides]):
-        application(task)()
-        if captured:
-            with Composer(scale).open():
-                check(captured[-1].config, scale)
-                check_bodies(scale, captured[-1].choices)
-    return captured[-1] if captured else None
-
-
-def check_plugins(overrides: Sequence[str]) -> None:
-    """Raises ``UserError`` for a launcher or sweeper that is not ours, before Hydra's own write anything."""
-    for text in overrides:
-        group, _, option = text.partition("=")
-        if option not in OWN_PLUGINS.get(group, (option,)):
-            raise UserError(f"{text}: mmexp has its own; {nearest(option, OWN_PLUGINS[group])}")
-
-
-@contextmanager
-def _hydra_process(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads ``sys.argv``, and prints errors itself unless it is asked for full ones."""
-    before, error_mode = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["mmexp", *arguments]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = before
-        if error_mode is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = error_mode
+def _switch(word: str) -> bool:
+    value = word.removeprefix(RETRY).lower()
+    if value not in ("true", "false"):
+        raise UserError(f"{word}: must be true or false")
+    return value == "true"

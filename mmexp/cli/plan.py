@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 from mmexp.cli.arguments import read_arguments
-from mmexp.cli.sweep import rewritten
-from mmexp.config import Composer
 
 HELP = """\
 mmexp plan NAME [--scale lab|paper] [key=value ...]      each row of a sweep; of a search, its first trials
@@ -21,17 +19,11 @@ def main(arguments: Sequence[str]) -> int:
 
     from mmexp.planning.datasets import print_all
     from mmexp.planning.plan import plan, print_plans
-    from mmexp.sweeping.search.kinds import load
-    from mmexp.sweeping.spec.rows import read_command_line
+    from mmexp.sweeping.session import known_trials
 
-    line = read_command_line(rewritten(found))
-    if line.sweep or line.axes:
-        _, trials = load(found.scale, line)
-        configs = {trial.request.label: trial.config for trial in reversed(trials) if trial.request.selected}
-        configs = dict(reversed(configs.items()))
-    else:
-        with Composer(found.scale).open() as composer:
-            configs = {"run": composer.compose(found.overrides).resolved()}
+    _, trials = known_trials(found.scale, found.of_sweep)
+    selected = [trial for trial in trials if trial.request.selected]
+    configs = dict(reversed({trial.request.label: trial.config for trial in reversed(selected)}.items()))
     print_plans([plan(label, config) for label, config in configs.items()], Console())
     print_all(configs, Console())
     return 0

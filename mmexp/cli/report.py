@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmexp.cli.arguments import Arguments, read_arguments
-from mmexp.cli.sweep import rewritten
 from mmexp.config import Composer
 from mmexp.errors import UserError, nearest
 from mmexp.files import LEDGER_FILE
@@ -33,21 +32,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def find_sweep(found: Arguments) -> Path:
     """Folder of a sweep that has a ledger. Raises ``UserError`` with the nearest name."""
-
-    from mmexp.sweeping.session import sweep_folder
-    from mmexp.sweeping.spec.rows import NOT_IDENTITY, read_command_line
+    from mmexp.sweeping.spec.command_line import read_command_line
+    from mmexp.sweeping.spec.sweep import paths_of, sweep_folder
 
     name = found.names[0]
-    line = read_command_line(rewritten(found))
-    places = [text for text in line.plain if text.split(".")[0] in NOT_IDENTITY and text.startswith("paths")]
+    line = read_command_line(found.of_sweep)
     with Composer(found.scale).open() as composer:
-        config = composer.compose(places).resolved()
-    root = sweep_folder(config["paths"], found.scale, "")
-    candidates = [
-        Path(name),
-        sweep_folder(config["paths"], found.scale, line.name),
-        sweep_folder(config["paths"], found.scale, name),
-    ]
+        paths = paths_of(composer.compose([text for text in line.plain if text.startswith("paths")]))
+    root = sweep_folder(paths, found.scale, "")
+    candidates = [Path(name), sweep_folder(paths, found.scale, line.name), sweep_folder(paths, found.scale, name)]
     for folder in candidates:
         if (folder / LEDGER_FILE).is_file():
             return folder

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def places(scale: str, overrides: Sequence[str]) -> tuple[Any, Path]:
     """The store, and the folder of all sweeps' ledgers."""
     from mmexp.stages.store import Store
-    from mmexp.sweeping.session import paths_of
+    from mmexp.sweeping.spec.sweep import paths_of
 
     with Composer(scale).open() as composer:
         paths = paths_of(composer.compose(overrides))

@@ -1,8 +1,9 @@
 """One config from files and overrides, checked: mistakes that Hydra would silently accept are refused."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,15 @@ from mmexp.errors import UserError, nearest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+LAUNCHER, SWEEPER = "hydra/launcher", "hydra/sweeper"
 LISTS = ("encoder", "benchmark")
 """Groups of which several options are chosen."""
+
+
+COMPUTED = re.compile(r"\$\{[\w.]+:[^\n]*\$\{seed\}")
+"""A resolver with the seed among its arguments."""
+SEED_MARK = 1_913_486_271
+"""Stands for the seed in a config that is resolved once for several seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,27 @@ class Composed:
     choices: dict[str, Any]
     """Config group -> option; encoders and benchmarks as lists."""
     scale: str
+    launcher: dict[str, Any] = field(default_factory=dict)
+    """The node ``hydra.launcher``."""
+    _by_mark: list[dict[str, Any]] = field(default_factory=list)
+
+    def with_seed(self, seed: int) -> dict[str, Any]:
+        """As ``resolved``, without the node ``sweep``; resolved once for all seeds where no resolver computes with one.
+
+        Raises:
+            UserError: see ``resolved``.
+        """
+        if _computes_with_seed(self.config):
+            return self._without_sweep(seed)
+        if not self._by_mark:
+            self._by_mark.append(self._without_sweep(SEED_MARK))
+        found: dict[str, Any] = _replaced(self._by_mark[0], seed)
+        return found
+
+    def _without_sweep(self, seed: int) -> dict[str, Any]:
+        found = self.resolved(seed=seed, sweep=None)
+        del found["sweep"]
+        return found
 
     def resolved(self, **values: Any) -> dict[str, Any]:
         """Plain containers without interpolations and stage templates, after setting top-level ``values`` (a seed).
@@ -48,6 +77,24 @@ class Composed:
         return expand_stages(container)
 
 
+def _computes_with_seed(config: "DictConfig") -> bool:
+    """Whether the seed is an argument of a resolver, so that what comes out need not contain it."""
+    from omegaconf import OmegaConf
+
+    return COMPUTED.search(OmegaConf.to_yaml(config)) is not None
+
+
+def _replaced(value: Any, seed: int) -> Any:
+    """A copy with the seed in the place of its mark."""
+    if isinstance(value, dict):
+        return {key: _replaced(item, seed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, seed) for item in value]
+    if isinstance(value, str):
+        return value.replace(str(SEED_MARK), str(seed)) if str(SEED_MARK) in value else value
+    return seed if value == SEED_MARK else value
+
+
 class Composer:
     """Composes configs of one scale; open it once for many."""
 
@@ -64,17 +111,19 @@ class Composer:
     def compose(self, overrides: Sequence[str] = ()) -> Composed:
         """Raises ``UserError`` for anything wrong in the overrides or in a file; values are not resolved yet."""
         import hydra
-        from omegaconf import open_dict
+        from omegaconf import OmegaConf, open_dict
 
         check_overrides(overrides)
+        _check_launcher(overrides, self.scale)
         with user_errors(overrides, self.scale):
             config = hydra.compose(self.scale, overrides=list(overrides), return_hydra_config=True)
             choices = chosen(config, config.hydra.runtime.choices)
+            launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
             with open_dict(config):
                 del config["hydra"]
             check(config, self.scale)
             check_bodies(self.scale, choices)
-        return Composed(config, choices, self.scale)
+        return Composed(config, choices, self.scale, launcher)
 
 
 def compose(scale: str, overrides: Sequence[str] = ()) -> "DictConfig":
@@ -95,6 +144,17 @@ def check_overrides(overrides: Sequence[str]) -> None:
         if not override.lstrip("+~") or override.lstrip("+~").startswith("="):
             raise UserError(f"'{override}' is not a valid override; write key=value")
         _check_once(override)
+
+
+def _check_launcher(overrides: Sequence[str], scale: str) -> None:
+    """Hydra has launchers and sweepers of its own, which cannot run frozen stages."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.replace(".", "/").startswith(SWEEPER):
+            raise UserError(f"{override}: sweep.search._target_ says what kind of sweep it is; leave {SWEEPER} out")
+        there = options(LAUNCHER, scale) if key == LAUNCHER else {}
+        if key == LAUNCHER and value not in there:
+            raise UserError(f"{override}: no such option at scale {scale}; {nearest(value, there)}")
 
 
 def _check_once(override: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmexp.errors import UserError, nearest
 
 SCALES = ("lab", "paper")
-HIDDEN = ("scale",)
+HIDDEN = ("scale", "hydra")
 """Folders of conf/ that are not groups."""
 TOP_GROUPS = ("experiments", "sweeps")
 """Groups whose folders are beside conf/, not in it."""

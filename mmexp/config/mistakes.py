@@ -10,7 +10,7 @@ from mmexp.config.hydra_session import hydra_open
 from mmexp.errors import UserError, nearest
 
 MAX_LENGTH = 300
-OWN_PLUGINS = {"hydra/launcher": ("inline", "local"), "hydra/sweeper": ("optuna", "round_robin", "table")}
+LAUNCHERS = "hydra/launcher"
 
 
 @contextmanager
@@ -39,10 +39,10 @@ def explain(error: BaseException, overrides: Sequence[str], scale: str) -> str:
 
 def _no_option(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
     name = found[1]
-    known = [*OWN_PLUGINS, *groups(scale)]
+    known = [LAUNCHERS, *groups(scale)]
     group = next((group for group in known if name.startswith(f"{group}/")), name.rpartition("/")[0])
     option = name.removeprefix(f"{group}/")
-    there = OWN_PLUGINS.get(group) or options(group, scale)
+    there = options(group, scale)
     return f"{group}={option}: no such option at scale {scale}; {nearest(option, there)}"
 
 

@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +10,21 @@ from rich.console import Console
 
 from mmexp.errors import UserError
 from mmexp.files import DONE, STAGE_FILE, read_json, write_json
-from mmexp.stages.graph import StageSpec, build_graph
-from mmexp.stages.run import TrialContext, build_stage
+from mmexp.stages.graph import Graph, StageSpec, build_graph
+from mmexp.stages.run import build_stage
 from mmexp.stages.store import Store
 from mmexp.statistics import numbers
-from mmexp.sweeping.engine.display import Display
-from mmexp.sweeping.engine.scheduler import ending_signals
-from mmexp.sweeping.engine.work import Launcher, write_task
+from mmexp.sweeping.engine.control import control
+from mmexp.sweeping.engine.ledger import Head
+from mmexp.sweeping.spec.table import Request
+from mmexp.sweeping.spec.trials import Trial
 from mmexp.sweeping.workers.local import LocalLauncher
+from mmexp.sweeping.workers.task import Launcher
 
 WORLD = "lab_world"
 TRAINED = ("mmexp.lab.expert_stage.", "mmexp.lab.language_stage.", "mmexp.lab.grown_stage.")
 """Stages that are worth shipping; the others are drawn in seconds."""
 BUILD_FOLDER = "lab_build"
-POLL_S = 0.2
-
-
-@dataclass
-class Making:
-    """A stage that a worker makes now."""
-
-    spec: StageSpec
-    handle: Any
-    log: Path
-    started: float
 
 
 def artifact_dir() -> Path:
@@ -71,45 +60,36 @@ def build(config: Mapping[str, Any], store: Store) -> None:
             build_stage(spec, store)
     if missing:
         launcher = LocalLauncher(n_jobs=min(len(missing), len(os.sched_getaffinity(0))), timeout_s=None, fork=True)
+        graphs = [build_graph(config, spec.name) for spec in missing]
         try:
-            make(missing, store, launcher, Path(config["paths"]["root"]) / BUILD_FOLDER, Display(Console()))
+            make(graphs, store, launcher, Path(config["paths"]["root"]) / BUILD_FOLDER, Console())
         finally:
             launcher.close()
     for name, spec in specs.items():
         print(f"{name:16} {'made' if spec in missing else 'exists':6}   {store.find(spec.key)}")
 
 
-def make(missing: list[StageSpec], store: Store, launcher: Launcher, folder: Path, display: Display) -> None:
-    """Start what can be started until all is made or something failed; running stages are then finished.
+def make(graphs: Sequence[Graph], store: Store, launcher: Launcher, folder: Path, console: Console) -> None:
+    """Make the last stage of each graph, the longest first, as a sweep makes its trials.
 
     Raises:
         UserError: what the first stage that failed said, with its log.
     """
-    waiting = sorted(missing, key=lambda spec: -_steps(spec.node))
-    running: list[Making] = []
-    failed = ""
-    with display, ending_signals():
-        try:
-            while running or (waiting and not failed):
-                for spec in [] if failed else list(waiting):
-                    if len(running) < launcher.slots and all(store.find(key) for key in spec.parents.values()):
-                        waiting.remove(spec)
-                        running.append(_start(spec, store, launcher, folder, display))
-                for item in list(running):
-                    outcome = launcher.poll(item.handle)
-                    if outcome is not None:
-                        running.remove(item)
-                        word = "done" if outcome.status == DONE else f"{outcome.status}: {outcome.reason}"
-                        display.event(f"{item.spec.name}: {word} after {time.monotonic() - item.started:.0f} s")
-                        if outcome.status != DONE:
-                            failed = failed or f"{outcome.reason} (stage {item.spec.name}; log: {item.log})"
-                _show(display, running, store, len(missing) - len(waiting) - len(running), len(missing))
-                time.sleep(POLL_S)
-        finally:
-            for item in running:
-                launcher.cancel(item.handle)
+    trials = [_trial(graph) for graph in sorted(graphs, key=lambda graph: -_steps(graph.last.node))]
+    head = Head(name=BUILD_FOLDER, scale="lab", sweep={}, command=())
+    with control(folder, head, store, launcher, True, console) as controller:
+        controller.run(trials)
+    ended = [controller.measured(trial) for trial in trials]
+    failed = [answer for answer in ended if answer.status != DONE]
     if failed:
-        raise UserError(failed)
+        first = min(failed, key=lambda answer: "stage " in answer.reason)  # what failed itself, not what waited for it
+        stage = controller.ledger.stages[first.trial.key]
+        raise UserError(f"{first.reason} (stage {first.trial.request.row}; log: {stage.get('log')})")
+
+
+def _trial(graph: Graph) -> Trial:
+    request = Request(row=graph.last.name, axes={}, seed=0, overrides=())
+    return Trial(request=request, config={}, choices={}, graph=graph)
 
 
 def _steps(node: Any) -> int:
@@ -118,24 +98,6 @@ def _steps(node: Any) -> int:
         own = int(node["budget"]["steps"]) if "budget" in node else 0
         return own + sum(_steps(value) for name, value in node.items() if name != "budget")
     return sum(_steps(value) for value in node) if isinstance(node, list | tuple) else 0
-
-
-def _start(spec: StageSpec, store: Store, launcher: Launcher, folder: Path, display: Display) -> Making:
-    context = TrialContext(key=spec.key, sweep=None, row=spec.name, tags=[])
-    try:
-        for part in ("tasks", "logs"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        work = write_task(folder, spec, store, context)
-    except OSError as error:
-        raise UserError(f"paths: {folder} cannot be written ({error.strerror}); choose another paths.root") from None
-    display.event(f"{spec.name}: started; log: {work.log_file}")
-    return Making(spec, launcher.submit(work), work.log_file, time.monotonic())
-
-
-def _show(display: Display, running: list[Making], store: Store, done: int, total: int) -> None:
-    now = time.monotonic()
-    lines = [(item.spec.name, store.progress(item.spec), now - item.started) for item in running]
-    display.show(lines, done, total, 0, 0, 0)
 
 
 def ship(config: Mapping[str, Any], store: Store) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmexp.errors import UserError
+from mmexp.statistics.expression import Linear, Term, check_names, parse_check
 from mmexp.statistics.measurements import Comparison, Measurements
-from mmexp.sweeping.spec.findings import Linear, Term, check_names, parse_check
 
 HOLDS, CONTRADICTED, NOT_RESOLVED, NO_ANSWER = "holds", "contradicted", "not resolved", "no answer"
 

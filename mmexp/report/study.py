@@ -1,6 +1,6 @@
 """An Optuna search's own page beside the sweep's report: how it went, its best points or Pareto set, every trial.
 
-Made from ``study.json``, which the controller writes: ``study.html`` (self-contained) and ``study.md``.
+Made from what the ledger has of the search: ``study.html`` (self-contained) and ``study.md``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,25 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mmexp.errors import UserError
-from mmexp.files import STUDY_FILE, read_json, replacing
+from mmexp.files import LEDGER_FILE, read_json, replacing
 from mmexp.report.files import markdown_table
 from mmexp.report.html import page
 from mmexp.report.plots import ACCENT, BASELINE, BEST, GRID, plain_layout
 from mmexp.statistics import numbers
 
+KIND = "optuna"
 SHOWN_BEST = 10
 Record = Mapping[str, Any]
 Figure = dict[str, Any]
 
 
 def show_study(folder: Path, console: Console) -> None:
-    """Write the page of a search and print its best points; nothing where the sweep was not a search.
-
-    Raises:
-        UserError: its record cannot be read.
-    """
-    path = folder / STUDY_FILE
-    if not path.is_file():
+    """Write the page of an Optuna search and print its best points; nothing where the sweep was another kind."""
+    ledger = read_json(folder / LEDGER_FILE) or {}
+    search = ledger.get("search") or {}
+    if search.get("kind") != KIND or "trials" not in search:
         return
-    record = read_json(path)
-    if record is None:
-        raise UserError(f"{path}: not readable; delete it and run the sweep again")
+    record = {"name": ledger["name"], "scale": ledger["scale"], **search}
     for name, text in (("study.html", to_html(record)), ("study.md", to_markdown(record))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -1,41 +1,28 @@
-"""A sweep while it is open: what every kind of sweep does around the choice of its trials.
+"""A sweep from its command to its report: open, compose, check, run, tell, finish; the same for every kind of sweep."""
 
-A kind of sweep is a module with a function ``search(session)`` (``kinds.KINDS`` names them). It gets an open
-``Session`` and does, in this order:
-
-1. read ``session.node`` (the config node ``sweep``) and ``session.line`` (the command line), and refuse mistakes;
-2. make the ``Request``s of its first trials and ``trials = session.freeze(requests)``: composed, resolved, keyed;
-3. ``session.check(trials)``: everything that can be known to be wrong, of all trials in one list, nothing started;
-4. for a dry run, ``session.preview(trials, at_most=...)``, and return;
-5. ``with session.control(node) as controller:`` run batches, ``answers = controller.run(trials)``, look at
-   ``answer.metrics``, note what it decided with ``controller.ledger.search = {...}`` and ``controller.ledger.save()``,
-   and ``session.submit(requests)`` (freeze and check in one) to get the next trials, as often as it wants;
-6. ``session.finish(controller)``: report, and an error that says which trials have no result.
-
-Going on after a kill needs no code of its own: a kind that makes the same decisions from the same results asks for the
-same trials again, and a trial that is finished (in any sweep: its directory is the hash of its config) is not run but
-answered at once. What a kind cannot derive from results (a sampler's state) it must keep in the sweep's folder itself.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mmexp.config import Composed, Composer
+from mmexp.config import options
+from mmexp.config.schema import typed_arguments
+from mmexp.errors import UserError
 from mmexp.files import DONE, PRUNED
-from mmexp.stages.store import Store
+from mmexp.instantiate import instantiate, locate
 from mmexp.sweeping.engine.control import Controller, control
-from mmexp.sweeping.engine.ledger import Head
+from mmexp.sweeping.engine.ledger import Head, Ledger
 from mmexp.sweeping.engine.preview import show_preview
-from mmexp.sweeping.engine.scheduler import plan_tasks
-from mmexp.sweeping.engine.work import Launcher
-from mmexp.sweeping.spec.rows import CommandLine, Request, read_command_line
-from mmexp.sweeping.spec.trials import Mistakes, Trial, Validator, freeze, validate_all
+from mmexp.sweeping.search.strategy import Strategy
+from mmexp.sweeping.search.table import Table
+from mmexp.sweeping.spec.sweep import Sweep, Validator, open_sweep
+from mmexp.sweeping.spec.table import Request
+from mmexp.sweeping.spec.trials import Measured, Trial
+from mmexp.sweeping.workers.task import Launcher
 
+LAUNCHER = "hydra.launcher"
 Report = Callable[[Path, Console], None]
 """Shows what a sweep's folder holds."""
 
@@ -51,144 +38,148 @@ class Order:
     scale: str
     arguments: Sequence[str]
     """Overrides; ``sweeps=NAME`` chooses the sweep."""
-    launcher: Launcher
-    """Where stages run; closed at the end."""
-    dry_run: bool
-    """Stop after validation and show what would be run."""
-    retry_failed: bool
-    """Run again what failed in an earlier run."""
     report: Report
+    launcher: Launcher | None = None
+    """Where stages run, closed at the end; that of ``hydra/launcher`` where there is none."""
+    dry_run: bool = False
+    """Stop after the check and show what would be run."""
+    retry_failed: bool = False
+    """Run again what failed in an earlier run."""
     validate: Validator | None = None
     """Raises ``UserError`` for a config that cannot work; ``check_trial`` by default."""
     console: Console | None = None
     """Where to write; by default events go to stderr and tables to stdout."""
 
 
-class Session:
-    """An open sweep. Made by ``open_session``.
+def run_sweep(order: Order) -> Path | None:
+    """Run a sweep, or resume it.
+
+    Returns:
+        The sweep's folder; None for a dry run.
 
     Raises:
-        UserError: the command line or the sweep's file cannot be read.
+        UserError: mistakes, all of them in one list; nothing has been started.
+        MissingResultsError: at the end, trials without a result.
     """
+    from mmexp.planning.check import check_trial
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        self.line: CommandLine = read_command_line(order.arguments)
-        with Composer(order.scale).open() as composer:
-            self.base: Composed = composer.compose(self.line.plain)
-            """The config that all trials differ from; interpolations are not resolved."""
-        self.node = sweep_node(self.base)
-        """The config node ``sweep``; empty for a plain multirun."""
-        self.store = Store.from_config({"paths": paths_of(self.base)})
-        self.folder = sweep_folder(paths_of(self.base), order.scale, self.line.name)
-        self.events, self.tables = order.console or Console(stderr=True), order.console or Console()
-
-    @property
-    def dry_run(self) -> bool:
-        return self.order.dry_run
-
-    def freeze(self, requests: Sequence[Request]) -> list[Trial]:
-        """Compose, resolve and key. Raises ``UserError``: all mistakes of all requests, each with its rows."""
-        mistakes = Mistakes()
-        with Composer(self.order.scale).open() as composer:
-            trials = freeze(composer, requests, mistakes)
-        mistakes.raise_if_any()
-        return trials
-
-    def check(self, trials: Sequence[Trial]) -> None:
-        """Validate the trials that have no result, and get ready to run them.
-
-        Raises:
-            UserError: all mistakes of all trials, each with its rows.
-        """
-        from mmexp.sweeping.spec.check import check_trial
-
-        tasks = plan_tasks(trials, self.store)
-        if tasks and not self.dry_run:
-            self.order.launcher.prepare(tasks[0].spec.node.get("num_threads"))
-        mistakes = Mistakes()
-        waiting = [trial for task in tasks for trial in task.trials]
-        validate_all(waiting, self.order.validate or check_trial, mistakes)
-        mistakes.raise_if_any()
-        share_features(waiting)
-
-    def submit(self, requests: Sequence[Request]) -> list[Trial]:
-        """``freeze`` and ``check``: trials that can be run."""
-        trials = self.freeze(requests)
-        self.check(trials)
-        return trials
-
-    def preview(self, trials: Sequence[Trial], at_most: int | None = None) -> None:
-        """Show trials and distinct stages; ``at_most``: how many trials a search may come to."""
-        show_preview(trials, self.store, self.tables)
-        if at_most is not None:
-            self.tables.print(f"these come first; the whole search has at most {at_most} trials", markup=False)
-
-    @contextmanager
-    def control(self, node: dict[str, Any]) -> Iterator[Controller]:
-        """Become the process that runs this sweep.
-
-        Args:
-            node: the config node ``sweep`` as the report shall know it; what is added to ``node["rows"]`` later is
-                written with the ledger.
-
-        Raises:
-            UserError: another process runs this sweep, or its folder cannot be written.
-        """
-        order = self.order
-        head = Head(name=self.line.name, scale=order.scale, sweep=node, command=tuple(order.arguments))
-        with control(self.folder, head, self.store, order.launcher, order.retry_failed, self.events) as controller:
-            yield controller
-
-    def finish(self, controller: Controller) -> Path:
-        """Report, then say what is missing. Returns the folder.
-
-        Raises:
-            MissingResultsError: trials of the table as it is now have no result.
-        """
-        ledger = controller.ledger
-        selected = [entry for entry in ledger.trials if entry["selected"]]
-        missing: dict[str, list[str]] = {}
-        for entry in selected:
-            if entry["status"] not in (DONE, PRUNED):
-                reason = f"{entry['status']}: {entry['reason']}"
-                missing.setdefault(reason, []).append(f"{entry['label']}/{entry['seed']}")
-        if ledger.count(DONE):
-            self.order.report(ledger.folder, self.tables)
-        for reason, cells in missing.items():
-            self.tables.print(f"no result: {', '.join(cells)}: {reason}", markup=False, soft_wrap=True)
-        if missing:
-            number = sum(map(len, missing.values()))
-            raise MissingResultsError(
-                f"{number} of {len(selected)} trials have no result; the same command goes on with those that were "
-                "killed, with retry_failed=true also with those that failed"
-            )
-        return self.folder
+    events = order.console or Console(stderr=True)
+    with open_sweep(order.scale, order.arguments, order.validate or check_trial, events) as sweep:
+        sweep.retry_failed = order.retry_failed
+        strategy = strategy_of(sweep)
+        if order.dry_run:
+            preview(strategy, order.console or Console())
+            return None
+        launcher = order.launcher or launcher_of(sweep)
+        try:
+            sweep.slots = launcher.slots
+            launcher.prepare(sweep.num_threads())
+            return _run(order, strategy, launcher, events)
+        finally:
+            launcher.close()
 
 
-@contextmanager
-def open_session(order: Order) -> Iterator[Session]:
-    """A sweep, open; its launcher is closed at the end, whatever happens."""
-    try:
-        yield Session(order)
-    finally:
-        order.launcher.close()
+def strategy_of(sweep: Sweep) -> Strategy:
+    """The kind of sweep that ``sweep.search._target_`` names; a table where there is none. Raises ``UserError``."""
+    node, where = sweep.search_node(), "sweep.search"
+    if not node:
+        return Table(sweep=sweep)
+    if "_target_" not in node:
+        raise UserError(f"{where}: has no _target_, such as mmexp.sweeping.search.round_robin.RoundRobin")
+    allow = tuple(sweep.base.config.get("allow_targets") or ())
+    typed = typed_arguments(locate(str(node["_target_"]), where, allow), node, where)
+    strategy: Strategy = instantiate({**node, **typed}, where, allow=allow, sweep=sweep)
+    return strategy
 
 
-def sweep_node(base: Composed) -> dict[str, Any]:
-    """The config node ``sweep`` as plain containers; overrides in it keep their interpolations."""
-    from omegaconf import OmegaConf
+def launcher_of(sweep: Sweep) -> Launcher:
+    """What ``hydra/launcher`` chooses. Raises ``UserError``."""
+    node = sweep.base.launcher
+    if str(node["_target_"]).startswith("hydra."):
+        there = ", ".join(options("hydra/launcher", sweep.scale))
+        raise UserError(f"{LAUNCHER}: {node['_target_']} cannot run frozen stages; choose from: {there}")
+    typed = typed_arguments(locate(str(node["_target_"]), LAUNCHER), node, LAUNCHER)
+    launcher: Launcher = instantiate({**node, **typed}, LAUNCHER)
+    return launcher
 
-    found: Any = OmegaConf.to_container(base.config.sweep, resolve=False) if base.config.get("sweep") else {}
-    return found
+
+def known_trials(scale: str, arguments: Sequence[str]) -> tuple[dict[str, Any], list[Trial]]:
+    """The node ``sweep`` and the trials that are known before anything has run. Raises ``UserError``."""
+    with open_sweep(scale, arguments, lambda config: None, Console(stderr=True)) as sweep:
+        strategy = strategy_of(sweep)
+        return strategy.node(), sweep.freeze(strategy.examples())
 
 
-def paths_of(base: Composed) -> dict[str, Any]:
-    """The config node ``paths``, resolved."""
-    from omegaconf import OmegaConf
+def preview(strategy: Strategy, tables: Console) -> None:
+    """Check what is known, and show trials and distinct stages. Raises ``UserError``."""
+    sweep = strategy.sweep
+    strategy.describe(tables)
+    trials = sweep.freeze(strategy.examples())
+    sweep.check([trial for trial in trials if trial.request.selected])
+    show_preview(trials, sweep.store, tables)
+    if (number := strategy.at_most()) is not None:
+        tables.print(f"these come first; the whole search has at most {number} trials", markup=False)
 
-    found: Any = OmegaConf.to_container(base.config.paths, resolve=True)
-    return found
+
+def _run(order: Order, strategy: Strategy, launcher: Launcher, events: Console) -> Path:
+    sweep = strategy.sweep
+    with strategy.open() as folder:
+        first = _submit(sweep, strategy.first())
+        head = Head(name=sweep.line.name, scale=sweep.scale, sweep=strategy.node(), command=tuple(order.arguments))
+        with control(folder, head, sweep.store, launcher, order.retry_failed, events) as controller:
+
+            def then(ended: Measured) -> list[Trial]:
+                trials = _submit(sweep, strategy.then(ended))
+                controller.ledger.describe(strategy.node(), strategy.trace())
+                return trials
+
+            _note_ended(controller, strategy)
+            controller.run(first, then, strategy.stop)
+            _note_ended(controller, strategy)
+        finish(controller.ledger, order.report, order.console or Console())
+    return folder
+
+
+def _submit(sweep: Sweep, requests: Sequence[Request]) -> list[Trial]:
+    """Trials that can be run: frozen, and checked where they have no result. Raises ``UserError``: all mistakes."""
+    trials = sweep.freeze(requests)
+    waiting = [trial for trial in trials if trial.request.selected and sweep.store.find(trial.key) is None]
+    sweep.check(waiting)
+    share_features(waiting)
+    return trials
+
+
+def _note_ended(controller: Controller, strategy: Strategy) -> None:
+    """What others have ended is entered, and what has been decided is written down."""
+    for request, status, reason in strategy.ended_elsewhere():
+        for trial in strategy.sweep.freeze([request]):
+            controller.note_end(trial, status, reason)
+    controller.ledger.describe(strategy.node(), strategy.trace())
+    controller.ledger.save()
+
+
+def finish(ledger: Ledger, report: Report, tables: Console) -> None:
+    """Report, then say what is missing.
+
+    Raises:
+        MissingResultsError: trials of the table as it is now have no result.
+    """
+    selected = [entry for entry in ledger.trials if entry["selected"]]
+    missing: dict[str, list[str]] = {}
+    for entry in selected:
+        if entry["status"] not in (DONE, PRUNED):
+            reason = f"{entry['status']}: {entry['reason']}"
+            missing.setdefault(reason, []).append(f"{entry['label']}/{entry['seed']}")
+    if ledger.count(DONE):
+        report(ledger.folder, tables)
+    for reason, cells in missing.items():
+        tables.print(f"no result: {', '.join(cells)}: {reason}", markup=False, soft_wrap=True)
+    if missing:
+        number = sum(map(len, missing.values()))
+        raise MissingResultsError(
+            f"{number} of {len(selected)} trials have no result; the same command resumes those that were killed, "
+            "with retry_failed=true also those that failed"
+        )
 
 
 def share_features(trials: Sequence[Trial]) -> None:
@@ -198,8 +189,3 @@ def share_features(trials: Sequence[Trial]) -> None:
     distinct = {trial.key: trial for trial in trials if (trial.config.get("evaluation") or {}).get("model")}
     runtimes: list[list[Any]] = [[spec.runtime for spec in trial.graph.stages.values()] for trial in distinct.values()]
     share_taps([trial.config for trial in distinct.values()], runtimes)
-
-
-def sweep_folder(paths: Mapping[str, Any], scale: str, name: str) -> Path:
-    """Where a sweep's ledger, logs and report are."""
-    return Path(paths["sweeps"]).absolute() / scale / name

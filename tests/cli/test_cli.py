@@ -22,13 +22,14 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def unchecked(monkeypatch):
     """Fake stages have no model to build."""
-    monkeypatch.setattr("mmexp.sweeping.spec.check.check_trial", lambda config: None)
+    monkeypatch.setattr("mmexp.planning.check.check_trial", lambda config: None)
 
 
 def errors(capsys, *arguments: str) -> list[str]:
     """Lines on stderr of a command that is a user's mistake."""
     assert main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr().err.splitlines()
+    lines = [line for line in shown if not line.startswith("mmexp: composing")]
     assert all(line.startswith("mmexp: error: ") for line in lines) and lines
     return [line.removeprefix("mmexp: error: ") for line in lines]
 
@@ -93,9 +94,11 @@ MISTAKES = {
     f"sweep {PAPER} mine recipe.value=3": (
         "recipe.value: row 'one' sets it (recipe.value=1), so the command line cannot"
     ),
-    f"sweep {PAPER} mine hydra/launcher=basic": "hydra/launcher=basic: mmexp has its own; choose from: inline, local",
+    f"sweep {PAPER} mine hydra/launcher=basic": (
+        "hydra/launcher=basic: no such option at scale paper; choose from: inline, local"
+    ),
     f"run -m {PAPER} experiments=fake hydra/sweeper=basic": (
-        "hydra/sweeper=basic: mmexp has its own; choose from: optuna, round_robin, table"
+        "hydra/sweeper=basic: sweep.search._target_ says what kind of sweep it is; leave hydra/sweeper out"
     ),
     f"sweep {PAPER} mine hydra.launcher.n_jobs=0": ("hydra.launcher.n_jobs: 0 workers cannot work; give at least 1"),
     "eval nowhere": "nowhere/config.yaml: no such file; RUN_DIR is the folder of a finished run",
@@ -113,7 +116,7 @@ def test_mistakes_are_one_line_and_exit_code_2(here, capsys, command):
 def test_another_launcher_by_its_class_is_refused(here, capsys):
     target = "hydra.launcher._target_=hydra._internal.core_plugins.basic_launcher.BasicLauncher"
     [line] = errors(capsys, *f"sweep mine --scale paper {target}".split())
-    assert line.startswith("hydra/launcher: ") and line.endswith("choose from: inline, local")
+    assert line.startswith("hydra.launcher: ") and line.endswith("choose from: inline, local")
 
 
 def test_cfg_and_info_go_to_hydra(here, capsys):
@@ -134,7 +137,7 @@ def test_a_run_makes_its_stages_and_shows_its_result(here, capsys, unchecked):
     assert "done" not in capsys.readouterr().err
 
 
-def test_a_sweep_through_hydra(here, capsys, unchecked):
+def test_a_sweep_and_its_report(here, capsys, unchecked):
     assert main(["sweep", "mine", "--scale", "paper", "sweep.seeds=[3]", "hydra/launcher=inline"]) == 0
     assert len([path for path in (here / "mmexp_out" / "runs").iterdir() if path.name[0] != "."]) == 2
     capsys.readouterr()
@@ -163,4 +166,4 @@ def test_sweep_as_a_module(here):
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("mmexp: error: sweeps=nothing: no such option")
+    assert "mmexp: error: sweeps=nothing: no such option" in done.stderr

@@ -1,12 +1,14 @@
 """Rows of a sweep that are known before anything is run, and the test that each scale's file asks of them."""
 
-from typing import Any
+from rich.console import Console
 
 from mmexp.config import Composer
 from mmexp.planning.validate import validate
 from mmexp.stages.graph import build_graph
-from mmexp.sweeping.search.selection import read_settings
-from mmexp.sweeping.spec.axes import accumulated
+from mmexp.sweeping.search.round_robin import RoundRobin
+from mmexp.sweeping.session import strategy_of
+from mmexp.sweeping.spec.sweep import Sweep
+from mmexp.sweeping.spec.table import rows_of
 
 
 def check_rows(composer: Composer, sweep: str) -> None:
@@ -21,10 +23,9 @@ def check_rows(composer: Composer, sweep: str) -> None:
 
 def sweep_rows(composer: Composer, sweep: str) -> dict[str, list[str]]:
     """Row -> overrides; of a greedy search the sets of the first round and the largest one."""
-    node: Any = composer.compose([f"sweeps={sweep}"]).resolved()["sweep"]
-    if (node.get("search") or {}).get("kind") == "round_robin":
-        settings = read_settings(node, node["seeds"])
-        sets = [*settings.first(), (*settings.base, *settings.candidates)]
-        return {settings.name(members): list(settings.overrides_of(members)) for members in sets}
-    rows = {name: row.get("overrides") or [] for name, row in node["rows"].items()}
-    return accumulated(rows) if node.get("cumulative") else rows
+    opened = Sweep(composer, [f"sweeps={sweep}"], lambda config: None, Console(stderr=True))
+    strategy = strategy_of(opened)
+    if isinstance(strategy, RoundRobin):
+        sets = [*strategy.sets.first(), (*strategy.sets.base, *strategy.sets.candidates)]
+        return {strategy.sets.name(members): strategy.sets.overrides_of(members) for members in sets}
+    return rows_of(opened.node, blind=False)

@@ -38,7 +38,7 @@ def composer():
         (["~projctor"], "~projctor: no such key; did you mean 'projector'?"),
         (["template@x=plain"], "template@x: not a valid place for a group"),
         (["hydra/launcher=joblib"], "hydra/launcher=joblib: .*choose from: inline, local"),
-        (["hydra/sweeper=optna"], "hydra/sweeper=optna: .*did you mean 'optuna'"),
+        (["hydra/sweeper=basic"], "hydra/sweeper=basic: sweep.search._target_ says what kind of sweep it is"),
         (["hydra.launcher.n_job=3"], "hydra.launcher.n_job: no such key; did you mean 'n_jobs'?"),
         (["seed=1,2"], "seed=1,2: several values need -m"),
         (["seed=x"], "seed: 'x' must be an integer"),

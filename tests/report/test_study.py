@@ -64,8 +64,10 @@ def test_it_is_written_beside_the_report_and_said(record, tmp_path):
     shown = io.StringIO()
     show_study(tmp_path, Console(file=shown))
     assert not shown.getvalue() and not list(tmp_path.iterdir())
-    (tmp_path / "study.json").write_text(json.dumps(record))
+    (tmp_path / "ledger.json").write_text(
+        json.dumps({"name": "x", "scale": "lab", "search": {"kind": "optuna", **record}})
+    )
     show_study(tmp_path, Console(file=shown, width=200))
-    assert {path.name for path in tmp_path.iterdir()} == {"study.json", "study.html", "study.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"ledger.json", "study.html", "study.md"}
     assert "Pareto set of 3 done, 1 infeasible, 1 pruned" in shown.getvalue()
     assert "optuna-dashboard study.journal" in shown.getvalue()

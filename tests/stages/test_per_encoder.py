@@ -7,8 +7,8 @@ import pytest
 from mmexp.config import Composer
 from mmexp.config.per_encoder import expand_stages
 from mmexp.errors import UserError
+from mmexp.planning.check import check_trial
 from mmexp.stages.graph import build_graph
-from mmexp.sweeping.spec.check import check_trial
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from mmexp.config import Composed
+from mmexp.config.schema import read_node
 from mmexp.files import write_json
 from mmexp.stages.graph import build_graph
-from mmexp.sweeping.spec.rows import Request, read_command_line
+from mmexp.sweeping.spec.command_line import read_command_line
+from mmexp.sweeping.spec.schema import SweepNode
+from mmexp.sweeping.spec.table import Request
 from mmexp.sweeping.spec.trials import Trial
 from tests.fakes import Count, Score, get_into, journal
 
@@ -60,12 +65,25 @@ def config(root: Path, seed: int, parts: list[str], bonus: float) -> dict[str, A
     }
 
 
-class Session:
-    """Stands for an open sweep: what is submitted is built here instead of composed."""
+class Sweep:
+    """Stands for an open sweep: what is asked for is built here instead of composed."""
 
-    def __init__(self, root: Path, console: Console) -> None:
-        self.root, self.events = root, console
+    scale, adds_blind, retry_failed = "paper", False, False
+
+    def __init__(self, root: Path, console: Console, node: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        self.root, self.events, self.raw, self.seeds = root, console, dict(node), tuple(seeds)
+        self.node = read_node(SweepNode, node, "sweep")
         self.line = read_command_line([])
+        self.base = Composed(OmegaConf.create({"parts": []}), {}, self.scale)
+
+    def say(self, text: str) -> None:
+        self.events.print(text, markup=False)
+
+    def request(self, row: str, seed: int, overrides: Sequence[str]) -> Request:
+        return Request(row=row, axes={}, seed=seed, overrides=tuple(overrides))
+
+    def search_node(self) -> dict[str, Any]:
+        return dict(self.node.search or {})
 
     def submit(self, requests: Sequence[Request]) -> list[Trial]:
         found = []

@@ -10,8 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mmexp.sweeping.search.kinds import run_sweep
-from mmexp.sweeping.session import Order
+from mmexp.sweeping.session import Order, run_sweep
 from mmexp.sweeping.workers.local import LocalLauncher
 from tests import fakes
 
@@ -107,8 +106,9 @@ SPACE = """\
 """
 PRUNED = """\
     n_trials: 6
-    sampler: grid
-    pruner: {kind: median, every_steps: 1, metric: mean, benchmark: pope, startup_trials: 1}
+    sampler: {_target_: optuna.samplers.GridSampler}
+    pruner: {_target_: optuna.pruners.MedianPruner, n_startup_trials: 1}
+    validation: {every_steps: 1, metric: mean, benchmark: pope}
 """
 ROWS = """\
   seeds: [0]
@@ -124,7 +124,7 @@ defaults:
 sweep:
   seeds: [0]
   search:
-    kind: optuna
+    _target_: mmexp.sweeping.search.optuna_search.OptunaSearch
     space:
       recipe.value: [1, 2, 3, 4, 5, 6]
     n_trials: 4

@@ -13,11 +13,11 @@ from mmexp.stages.graph import build_graph
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.control import Then, control
 from mmexp.sweeping.engine.ledger import Head, Ledger
-from mmexp.sweeping.engine.work import Launcher
-from mmexp.sweeping.spec.rows import Request
+from mmexp.sweeping.spec.table import Request
 from mmexp.sweeping.spec.trials import Trial
 from mmexp.sweeping.workers.inline import InlineLauncher
 from mmexp.sweeping.workers.local import LocalLauncher
+from mmexp.sweeping.workers.task import Launcher
 from tests import fakes
 
 ROWS: dict[str, dict[str, Any]] = {"one": {"value": 1}, "two": {"value": 2}, "three": {"value": 3}}

@@ -216,7 +216,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "tasks/x.json")
 
     monkeypatch.setattr(engine, "write_task", full)
-    with pytest.raises(UserError, match=r"tasks/x.json: No space left on device; the same command goes on"):
+    with pytest.raises(UserError, match=r"tasks/x.json: No space left on device; the same command resumes"):
         run(tmp_path, trials(tmp_path, ROWS))
     assert set(statuses(tmp_path).values()) == {"pending"}
 
@@ -256,11 +256,11 @@ def test_what_a_search_decided_is_in_the_ledger(tmp_path):
 @pytest.mark.parametrize("fork", [True, False])
 def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, fork):
     from mmexp.sweeping.engine import scheduler as engine
-    from mmexp.sweeping.engine.edits import Edits
+    from mmexp.sweeping.engine.code_watch import CodeWatch
 
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("x = 1")
-    monkeypatch.setattr(engine, "Edits", lambda: Edits(tmp_path / "code"))
+    monkeypatch.setattr(engine, "CodeWatch", lambda: CodeWatch(tmp_path / "code"))
     monkeypatch.setattr(engine, "LOOK_S", 0.0)
 
     def edit(measured):
@@ -274,18 +274,17 @@ def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, f
 
 
 def test_a_live_table_has_rows_seeds_the_metric_so_far_and_failures(tmp_path):
-    from mmexp.sweeping.engine.display import Display
-    from mmexp.sweeping.engine.standing import Standing
+    from mmexp.sweeping.engine.display import Display, RowScores
 
     table = trials(tmp_path, {"good": {}, "bad": {"value": 2, "trouble": "raise"}}, seeds=(0, 1))
     ledger, _ = run(tmp_path, table)
     ledger.head.sweep["metric"] = "score"
-    standing = Standing(ledger)
+    scores = RowScores(ledger)
     mean = sum(results(tmp_path).values()) / 2
-    assert standing.rows() == [("good", "2/2", f"{mean:.2f}", ""), ("bad", "0/2", "-", "2 failed")]
+    assert scores.rows() == [("good", "2/2", f"{mean:.2f}", ""), ("bad", "0/2", "-", "2 failed")]
     screen = io.StringIO()
     with Display(Console(file=screen, force_terminal=True, width=100)) as display:
-        display.show([("finetune of good", (1, 4), 10.0)], 2, 5, 1, 4, 1, standing.metric, standing.rows())
+        display.show([("finetune of good", (1, 4), 10.0)], 2, 5, 1, 4, 1, scores.metric, scores.rows())
     for text in ("finetune of good", "25%", "left 0:30", "stages 2/5, trials 1/4, 1 failed", "score", "2 failed"):
         assert text in screen.getvalue()
 

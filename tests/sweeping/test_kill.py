@@ -37,9 +37,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
 def family(process: subprocess.Popen, start: str) -> tuple[list[int], list[int]]:
     """Fork servers and workers of a controller."""
-    first = children(process.pid)
+    first = [pid for pid in children(process.pid) if "resource_tracker" not in command_line(pid)]
     return ([], first) if start == "spawn" else (first, [pid for server in first for pid in children(server)])
 
 

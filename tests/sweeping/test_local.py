@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.sweeping.engine.work import Work, log_tail, target_modules
+from mmexp.stages.lock import start_of
 from mmexp.sweeping.workers import local
-from mmexp.sweeping.workers.forkserver import ForkServer
+from mmexp.sweeping.workers.forkserver import HEAVY, ForkServer
 from mmexp.sweeping.workers.local import LocalLauncher, visible_gpus
+from mmexp.sweeping.workers.task import Work, log_tail
 
 
 def launcher(n_jobs: int) -> LocalLauncher:
@@ -15,7 +16,7 @@ def launcher(n_jobs: int) -> LocalLauncher:
 
 
 def work(tmp_path: Path, **changes) -> Work:
-    facts = {"num_threads": None, "wants_gpu": False, "modules": (), **changes}
+    facts = {"num_threads": None, "wants_gpu": False, **changes}
     return Work(name="s", key="k", task_file=tmp_path / "task.json", log_file=tmp_path / "log", **facts)
 
 
@@ -66,33 +67,40 @@ def test_cancelling_work_that_has_not_started_ends_at_once(tmp_path):
         del os.environ["PYTHONPATH"]
 
 
-def test_the_fork_server_ends_with_its_controller(tmp_path):
+def test_the_fork_server_ends_when_it_is_closed():
     server = ForkServer((), {})
-    server.process.stdin.close()
-    assert server.process.wait(10) == 0
-    server.process.stdout.close()
+    wait_until(server.is_ready)
+    pid = server.pid
+    server.close()
+    assert not start_of(pid)
+
+
+def test_a_library_of_the_working_directory_is_not_imported(tmp_path, monkeypatch):
+    """Neither by the server nor by a worker that begins from nothing."""
+    for name in ("filelock", "numbers"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').write('{name}')")
+    monkeypatch.chdir(tmp_path)
+    for fork in (True, False):
+        started = LocalLauncher(n_jobs=1, timeout_s=None, fork=fork, preload=("filelock", "numbers"))
+        handle = started.submit(work(tmp_path))
+        wait_until(lambda handle=handle, started=started: started.poll(handle) is not None)
+        started.close()
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.slow
 def test_the_real_fork_server_has_one_thread(tmp_path):
-    """All that is preloaded leaves one thread, else the server would end on its assertion."""
-    from mmexp.sweeping.workers.forkserver import HEAVY
-
+    """All that is preloaded leaves one thread, else the server would not get ready."""
     server = ForkServer(HEAVY, {"OMP_NUM_THREADS": "1"})
-    task = tmp_path / "task.json"
-    task.write_text("{}")
-    worker = server.start(task, tmp_path / "log", {}, [])
-    deadline = time.monotonic() + 120
-    while worker.code is None and time.monotonic() < deadline:
-        assert server.look()
-        time.sleep(0.05)
-    assert worker.pid is not None and worker.code is not None
+    wait_until(server.is_ready)
     server.close()
 
 
-def test_modules_of_a_config():
-    node = {"_target_": "a.b.C", "x": [{"_target_": "d.E"}], "y": {"z": {"_target_": "a.b.F"}}}
-    assert list(target_modules(node)) == ["a.b", "d", "a.b"]
+def wait_until(is_so, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_log_tail_is_printable(tmp_path):

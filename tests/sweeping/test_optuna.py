@@ -9,12 +9,13 @@ import yaml
 from rich.console import Console
 
 from mmexp.config import Composer
+from mmexp.config.schema import typed_arguments
 from mmexp.errors import UserError
 from mmexp.sweeping.search import optuna_points
-from mmexp.sweeping.search.kinds import run_sweep
-from mmexp.sweeping.search.optuna_settings import read_settings
-from mmexp.sweeping.session import MissingResultsError, Order
-from mmexp.sweeping.spec.space import read_space
+from mmexp.sweeping.search.optuna_schema import make_pruner, make_sampler
+from mmexp.sweeping.search.optuna_search import OptunaSearch
+from mmexp.sweeping.search.space import read_space
+from mmexp.sweeping.session import MissingResultsError, Order, run_sweep
 from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 from tests.sweeping.search_fakes import write_user_folders
@@ -70,7 +71,7 @@ def search(*arguments, name="search", dry_run=False, retry_failed=False, launche
 
 
 def record(folder):
-    return json.loads((folder / "study.json").read_text())
+    return json.loads((folder / "ledger.json").read_text())["search"]
 
 
 def trained(here):
@@ -81,9 +82,16 @@ def states(folder):
     return [trial["state"] for trial in record(folder)["trials"] if trial["same_as"] is None]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "grid"])
-def test_every_sampler_finds_points_and_runs_none_twice(here, sampler):
-    folder, _ = search(f"++sweep.search.sampler={sampler}", "++sweep.search.n_trials=5")
+def sampler(name):
+    return f"++sweep.search.sampler={{_target_:optuna.samplers.{name}}}"
+
+
+GRID = sampler("GridSampler")
+
+
+@pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "NSGAIISampler", "GridSampler", "QMCSampler"])
+def test_every_sampler_finds_points_and_runs_none_twice(here, name):
+    folder, _ = search(sampler(name), "++sweep.search.n_trials=5")
     assert states(folder) == ["done"] * 5
     assert len(trained(here)) == len(set(trained(here))) == 5
     best = record(folder)["best"]
@@ -103,23 +111,21 @@ def test_the_same_command_goes_on_and_repeats_nothing(here):
 
 
 def test_a_finite_space_is_searched_to_its_end(here):
-    folder, _ = search("++sweep.search.sampler=random", "++sweep.search.n_trials=50", name="fewer")
+    folder, _ = search(sampler("RandomSampler"), "++sweep.search.n_trials=50", name="fewer")
     assert sorted(states(folder)) == ["done"] * 3
 
 
 def test_a_point_of_another_sweep_is_told_with_its_value(here):
-    search("++sweep.search.sampler=grid", "++sweep.search.n_trials=6")
+    search(GRID, "++sweep.search.n_trials=6")
     before = trained(here)
-    folder, _ = search("++sweep.search.study=second", "++sweep.search.sampler=grid", "++sweep.search.n_trials=6")
+    folder, _ = search("++sweep.search.study=second", GRID, "++sweep.search.n_trials=6")
     assert trained(here) == before
     assert sorted(trial["values"][0] for trial in record(folder)["trials"]) == [1, 2, 3, 4, 5, 6]
 
 
 def test_two_objectives_give_a_pareto_set(here):
     objectives = "[{metric:mean,direction:maximize},{metric:visual_tokens,direction:minimize}]"
-    folder, _ = search(
-        f"++sweep.search.objectives={objectives}", "++sweep.search.sampler=grid", "++sweep.search.n_trials=6"
-    )
+    folder, _ = search(f"++sweep.search.objectives={objectives}", GRID, "++sweep.search.n_trials=6")
     found = record(folder)
     values = {trial["number"]: trial["values"] for trial in found["trials"]}
     assert sorted(values[number] for number in found["best"]) == [[5, 0], [6, 1]]
@@ -130,7 +136,7 @@ def test_points_that_cannot_be_are_told_as_infeasible_and_not_trained(here):
         if config["recipe"]["value"] > 2:
             raise UserError("recipe.value: more than 2")
 
-    folder, _ = search("++sweep.search.sampler=grid", "++sweep.search.n_trials=6", validate=refuse)
+    folder, _ = search(GRID, "++sweep.search.n_trials=6", validate=refuse)
     found = [trial for trial in record(folder)["trials"] if trial["state"] == "infeasible"]
     assert len(found) == 4 and len(trained(here)) == 2
     assert {trial["reason"] for trial in found} == {"recipe.value: more than 2"}
@@ -149,7 +155,7 @@ def test_constraints_are_looked_at_before_training(here, monkeypatch):
 
 
 def test_failures_are_failures_and_are_tried_again_when_asked(here):
-    arguments = ("recipe.trouble=null,once", "++sweep.search.sampler=grid")
+    arguments = ("recipe.trouble=null,once", GRID)
     for _ in range(2):
         with pytest.raises(MissingResultsError, match="1 of 2 trials"):
             search(*arguments, name="bare")
@@ -197,7 +203,7 @@ def test_a_torn_journal_is_mended(here):
 
 def test_dry_run_shows_space_and_first_points_and_starts_nothing(here):
     _, shown = search("++sweep.search.n_trials=2", dry_run=True)
-    assert "6 points; tpe, 2 trials" in shown and "maximize mean" in shown and "at most 2 trials" in shown
+    assert "6 points; TPESampler, 2 trials" in shown and "maximize mean" in shown and "at most 2 trials" in shown
     assert not (here / "mmexp_out").exists()
 
 
@@ -205,21 +211,27 @@ def test_dry_run_shows_space_and_first_points_and_starts_nothing(here):
     ("arguments", "message"),
     [
         ([], "sweep.search.space: nothing to search"),
-        (["++sweep.search.sampler=tp"], "sweep.search.sampler.kind: no 'tp'; did you mean 'tpe'?"),
-        (["++sweep.search.n_trails=3"], "sweep.search.n_trails: no such key; did you mean 'n_trials'?"),
-        (["++sweep.search.n_trials=0"], "sweep.search.n_trials: a whole number"),
+        ([sampler("TPSampler")], "sweep.search.sampler._target_: optuna.samplers has no 'TPSampler'; did you mean"),
+        (
+            ["++sweep.search.n_trails=3"],
+            "OptunaSearch has no such argument; did you mean 'n_trials'?",
+        ),
+        (["++sweep.search.n_trials=0"], "sweep.search.n_trials: 0 must be at least 1"),
         (["++sweep.search.objectives=[{metric:meann}]"], "no metric 'meann'; did you mean 'mean'?"),
-        (["++sweep.search.constraints={tokens:{max:1}}"], "sweep.search.constraints: no 'tokens'"),
-        (["++sweep.search.storage=mysql"], "'mysql' is no storage"),
+        (
+            ["++sweep.search.constraints={tokens:{max:1}}"],
+            "no 'tokens'; did you mean 'visual_tokens'",
+        ),
+        (["++sweep.search.storage=mysql"], "'mysql' is not a storage"),
         (["recipe.valu=1,2"], "recipe.valu: no such key; did you mean 'value'?"),
         (["projector=linear,mlp2"], "projector=mlp2: no such option"),
         (
             ["++sweep.search.space={recipe.value:[1,2]}", "recipe.value=1"],
             "recipe.value: is a dimension of the search and set on the command line",
         ),
-        (["++sweep.search.sampler=grid", "recipe.seconds=interval(0,1)"], "recipe.seconds is an interval"),
+        ([GRID, "recipe.seconds=interval(0,1)"], "recipe.seconds is an interval"),
         (["++sweep.baseline=base"], "sweep.baseline: no row 'base'"),
-        (["++sweep.search.pruner={kind:median,every_steps:1}"], "sweep.search.pruner.metric: is missing"),
+        (["++sweep.search.pruner={_target_:optuna.pruners.MedianPruner}"], "sweep.search.validation: is missing"),
     ],
 )
 def test_mistakes_are_one_line(here, arguments, message):
@@ -252,9 +264,11 @@ def test_configs_that_changed_behind_a_study_are_one_line(configs):
 def test_the_documented_example_reads():
     text = (Path(__file__).parent.parent.parent / "docs" / "sweeps.md").read_text().partition("## Optuna")[2]
     node = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])["sweep"]
-    settings = read_settings(node["search"], node["metric"])
-    assert settings.pruner.metric == "overall" and len(settings.constraints) == 2
-    space, _ = read_space(node["search"]["space"], ["template=vicuna_v1,llama3"], "paper")
+    typed = typed_arguments(OptunaSearch, node["search"], "sweep.search")
+    assert typed["validation"].metric == "overall" and len(typed["constraints"]) == 2
+    space = read_space(node["search"]["space"], ["template=vicuna_v1,llama3"], "paper")
+    make_sampler(node["search"]["sampler"], space, 1, 0)
+    make_pruner(node["search"]["pruner"])
     found = {dimension.name: str(dimension) for dimension in space.dimensions}
     assert "mlp2x_gelu" in found["projector"] and found["template"] == "vicuna_v1, llama3"
     assert found["trainer.align.lr"] == "0.0001 to 0.1, log"

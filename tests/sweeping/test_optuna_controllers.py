@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from mmexp.sweeping.search.kinds import run_sweep
+from mmexp.sweeping.session import run_sweep
 from mmexp.sweeping.workers.local import LocalLauncher
 from tests import fakes
 from tests.sweeping.search_fakes import order, write_user_folders
@@ -93,7 +93,7 @@ def test_two_controllers_share_one_study_and_its_budget(here):
 
 def test_a_trial_that_looks_bad_is_ended_and_is_neither_failed_nor_missing(here):
     folder, shown = search("sweeps=pruned", "recipe.seconds=6")
-    trials = json.loads((folder / "study.json").read_text())["trials"]
+    trials = json.loads((folder / "ledger.json").read_text())["search"]["trials"]
     pruned = [trial for trial in trials if trial["state"] == "pruned"]
     done = [trial for trial in trials if trial["state"] == "done"]
     assert pruned and len(done) + len(pruned) == 6

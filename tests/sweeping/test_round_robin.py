@@ -1,7 +1,6 @@
 import io
 import json
 import math
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -10,17 +9,27 @@ from mmexp.errors import UserError
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.control import control
 from mmexp.sweeping.engine.ledger import Head
-from mmexp.sweeping.search.kinds import run_sweep
-from mmexp.sweeping.search.round_robin import RoundRobin, requests_for
-from mmexp.sweeping.search.selection import read_settings
-from mmexp.sweeping.session import Order
+from mmexp.sweeping.search.round_robin import RoundRobin
+from mmexp.sweeping.session import Order, run_sweep, strategy_of
 from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 from tests.sweeping import parts
 from tests.sweeping.tables import steps
 
 SCORES = {"a": 1, "a+b": 2, "a+c": 4, "a+d": 3, "a+b+c": 3.5, "a+c+d": 4.5, "a+b+d": 6, "a+b+c+d": 4}
-SEARCH = {"kind": "round_robin", "key": "parts", "base": ["a"], "candidates": ["b", "c", "d"], "stop": "exhaust"}
+RULES = "mmexp.sweeping.search.stop_rule"
+EXHAUST, SEED_NOISE = {"_target_": f"{RULES}.Exhaust"}, {"_target_": f"{RULES}.SeedNoise"}
+SEARCH = {
+    "_target_": "mmexp.sweeping.search.round_robin.RoundRobin",
+    "key": "parts",
+    "base": ["a"],
+    "candidates": ["b", "c", "d"],
+    "stop": EXHAUST,
+}
+
+
+def min_improvement(amount):
+    return {"_target_": f"{RULES}.MinImprovement", "amount": amount}
 
 
 @pytest.fixture(autouse=True)
@@ -31,21 +40,29 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def settings(seeds=(0,), **search):
-    return read_settings({"metric": "score", "search": {**SEARCH, **search}}, seeds)
+def strategy(here, seeds=(0,), metric="score", findings=(), **changes):
+    """A search as its file says, without composing configs."""
+    node = {"metric": metric, "search": {**SEARCH, **changes}, "findings": list(findings)}
+    shown = Console(file=io.StringIO(), width=150)
+    return strategy_of(parts.Sweep(here, shown, node, seeds))
 
 
 def search(here, seeds=(0,), retry_failed=False, **changes):
-    """Run a search as the command does, without composing configs; returns what was shown."""
-    shown, wanted, node = io.StringIO(), settings(seeds, **changes), {"rows": {}}
-    console = Console(file=shown, width=150)
-    head = Head(name="greedy", scale="lab", sweep=node, command=())
-    session = parts.Session(here, console)
+    """Run a search as the session does; returns what was shown."""
+    wanted = strategy(here, seeds, **changes)
+    sweep = wanted.sweep
+    head = Head(name="greedy", scale="lab", sweep=wanted.node(), command=())
     store = Store.from_config(parts.config(here, 0, [], 0))
-    with control(here / "sweeps" / "greedy", head, store, InlineLauncher(), retry_failed, console) as controller:
-        first = session.submit(requests_for(wanted, wanted.first(), session.line))
-        RoundRobin(session, wanted, controller, node).run(first)
-    return shown.getvalue()
+    folder = here / "sweeps" / "greedy"
+    with control(folder, head, store, InlineLauncher(), retry_failed, sweep.events) as controller:
+
+        def then(ended):
+            trials = sweep.submit(wanted.then(ended))
+            controller.ledger.describe(wanted.node(), wanted.trace())
+            return trials
+
+        controller.run(sweep.submit(wanted.first()), then)
+    return sweep.events.file.getvalue()
 
 
 def ledger(here):
@@ -96,9 +113,9 @@ def test_a_killed_search_goes_on_where_it_was(here, monkeypatch):
 @pytest.mark.parametrize(
     ("stop", "expected"),
     [
-        ({"min_improvement": 0.5}, [("a", "a_c", True), ("a_c", "a_c_d", True), ("a_c_d", "a_b_c_d", False)]),
-        ({"min_improvement": 0.51}, [("a", "a_c", True), ("a_c", "a_c_d", False)]),
-        ({"min_improvement": 5}, [("a", "a_c", False)]),
+        (min_improvement(0.5), [("a", "a_c", True), ("a_c", "a_c_d", True), ("a_c_d", "a_b_c_d", False)]),
+        (min_improvement(0.51), [("a", "a_c", True), ("a_c", "a_c_d", False)]),
+        (min_improvement(5), [("a", "a_c", False)]),
     ],
 )
 def test_a_round_that_does_not_improve_enough_ends_the_search(here, stop, expected):
@@ -114,7 +131,7 @@ def test_an_improvement_within_the_noise_of_seeds_ends_the_search(here):
         root = here / str(kept)
         root.mkdir()
         parts.write_landscape(here, scores)
-        search(root, seeds=(0, 1), stop="seed_noise")
+        search(root, seeds=(0, 1), stop=SEED_NOISE)
         first = trace(root)["rounds"][0]
         assert first["kept"] is kept and first["needed"] > 0
         assert (first["improvement"] > first["needed"]) is kept
@@ -123,7 +140,7 @@ def test_an_improvement_within_the_noise_of_seeds_ends_the_search(here):
 def test_equal_means_are_decided_by_cost_and_then_by_order(here):
     names = ["bbb", "cc", "dd"]
     parts.write_landscape(here, {"a": 1, **{f"a+{name}": 2 for name in names}})
-    shown = search(here, candidates=names, stop={"min_improvement": 0})
+    shown = search(here, candidates=names, stop=min_improvement(0))
     assert trace(here)["rounds"][0]["ranked"] == ["a_cc", "a_dd", "a_bbb"]  # 10 tokens a letter
     assert trace(here)["rounds"][0]["tied"] == ["a_cc", "a_dd", "a_bbb"]
     assert "as good as a_dd, a_bbb, chosen by cost" in shown
@@ -144,7 +161,7 @@ def test_all_subsets_show_the_regret_of_the_greedy_path(here):
 
 def test_a_search_can_start_from_nothing(here):
     parts.write_landscape(here, {"a": 1, "b": 3, "a+b": 2})
-    search(here, base=[], candidates=["a", "b"], stop={"min_improvement": 0})
+    search(here, base=[], candidates=["a", "b"], stop=min_improvement(0))
     assert rounds(here) == [(None, "b", True), ("b", "a_b", False)]
     assert trace(here)["selected"] == "b"
 
@@ -175,18 +192,16 @@ def test_published_numbers_are_told_to_the_report(here):
     assert list(rows)[:4] == ["a", "a_b", "a_c", "a_d"]
 
 
-def test_results_without_the_metric_end_the_search(here, monkeypatch):
-    wanted = settings()
-    monkeypatch.setattr("tests.sweeping.test_round_robin.settings", lambda *a, **k: replace(wanted, metric="scoer"))
+def test_results_without_the_metric_end_the_search(here):
     with pytest.raises(UserError, match=r"results have no 'scoer'; did you mean 'score'"):
-        search(here)
+        search(here, metric="scoer")
 
 
 def test_the_upper_bound_counts_what_can_come(here):
-    assert settings().at_most() == 1 + 3 + 2 + 1
-    assert settings(exhaustive=True).at_most() == 8
-    assert settings(base=[], exhaustive=True).at_most() == 7
-    assert settings(base=[]).at_most() == 3 + 2 + 1
+    assert strategy(here).at_most() == 1 + 3 + 2 + 1
+    assert strategy(here, exhaustive=True).at_most() == 8
+    assert strategy(here, base=[], exhaustive=True).at_most() == 7
+    assert strategy(here, base=[]).at_most() == 3 + 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -195,30 +210,28 @@ def test_the_upper_bound_counts_what_can_come(here):
         ({"candidates": ["b", "a"]}, r"sweep.search.candidates: 'a' is in sweep.search.base; name it once"),
         ({"candidates": ["b", "b"]}, r"sweep.search.candidates: 'b' is there twice"),
         ({"candidates": []}, "there are none"),
-        ({"candidate": ["b"]}, r"sweep.search.candidate: no such key; did you mean 'candidates'"),
-        ({"stop": "exhausted"}, "did you mean 'exhaust'"),
-        ({"stop": "seed_noise"}, "seed_noise needs two seeds"),
-        ({"stop": {"min_improvement": "much"}}, r"write \{min_improvement: NUMBER\}"),
+        ({"candidate": ["b"]}, r"sweep.search.candidate: .* has no such argument; did you mean 'candidates'"),
+        ({"stop": "exhausted"}, "sweep.search.stop: 'exhausted' must be a mapping"),
+        ({"stop": {"_target_": f"{RULES}.Exhaus"}}, "did you mean 'Exhaust'"),
+        ({"stop": SEED_NOISE}, "seed_noise 0.95 needs 2 seeds"),
+        ({"stop": min_improvement(-1)}, "amount: -1 must not be below 0"),
         ({"overrides": ["parts=[b]"]}, "parts is set by the search"),
         ({"overrides_by_size": {7: ["trainer=default"]}}, "sizes 1 to 4"),
-        ({"sets": [{"set": ["a", "x"]}]}, r"sweep.search.sets\[0\]: 'x' is no candidate"),
+        ({"sets": [{"set": ["a", "x"]}]}, r"sweep.search.sets\[0\]: 'x' is not a candidate"),
         ({"sets": [{"set": ["b"]}]}, "every set of this search has a"),
         ({"candidates": ["b", "b_c", "c_d", "d"]}, "would both be the row 'a_b_c_d'"),
     ],
 )
-def test_mistakes_in_the_node(changes, message):
+def test_mistakes_in_the_node(here, changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        settings(**changes)
+        strategy(here, **changes)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_findings_name_sets_that_there_can_be():
-    def named(check):
-        return read_settings({"metric": "score", "search": SEARCH, "findings": [{"check": check}]}, (0,))
-
-    named("a_b_d.score > a.score and a.score > blind.score")
+def test_findings_name_sets_that_there_can_be(here):
+    strategy(here, findings=[{"check": "a_b_d.score > a.score and a.score > blind.score"}])
     with pytest.raises(UserError, match=r"sweep.findings\[0\]: .*row 'a_b_e'; did you mean 'a_b"):
-        named("a_b_e.score > a.score")
+        strategy(here, findings=[{"check": "a_b_e.score > a.score"}])
 
 
 FILES = {
@@ -230,7 +243,12 @@ defaults:
 sweep:
   metric: score
   seeds: [0]
-  search: {kind: round_robin, key: recipe.stages.finetune.parents, base: [a], candidates: [b], stop: exhaust}
+  search:
+    _target_: mmexp.sweeping.search.round_robin.RoundRobin
+    key: recipe.stages.finetune.parents
+    base: [a]
+    candidates: [b]
+    stop: {_target_: mmexp.sweeping.search.stop_rule.Exhaust}
 """,
     "conf/recipe/blind.yaml": "# No images.\ndefaults: [fake]\nuse_images: false\n",
     "a/product.txt": "a",
@@ -258,7 +276,7 @@ def sweep(*arguments, dry_run=False):
 def test_the_sweep_file_chooses_the_search(here, monkeypatch):
     monkeypatch.chdir(fakes.write_user_folders(here))
     monkeypatch.setattr("mmexp.sweeping.session.share_features", lambda trials: None)
-    monkeypatch.setattr("mmexp.sweeping.search.round_robin.BLIND_SCALE", "paper")
+    monkeypatch.setattr("mmexp.sweeping.spec.sweep.BLIND_SCALE", "paper")
     for name, text in FILES.items():
         (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text(text)
@@ -275,10 +293,10 @@ def test_the_sweep_file_chooses_the_search(here, monkeypatch):
 MISTAKES = {
     "recipe.stages.finetune.parents=[b]": "is searched over, so the command line cannot set it",
     "recipe.value=1,2": "a round-robin search varies recipe.stages.finetune.parents only",
-    "++sweep.rows={}": "a round-robin search has no such key",
-    "++sweep.search.kind=robin": "no kind 'robin'; did you mean 'round_robin'",
+    "++sweep.only=[a]": "sweep.only: RoundRobin has no use for it",
+    "++sweep.search._target_=mmexp.sweeping.search.round_robin.RoundRobi": "did you mean 'RoundRobin'",
     "++sweep.search.key=recipe.stages.finetune.parent": "there is no .*; did you mean 'parents'",
-    "++sweep.search.key=recipe.last": "recipe.last is no list",
+    "++sweep.search.key=recipe.last": "recipe.last is not a list",
     "++sweep.search.key=encoder ++sweep.search.base=[clip] ++sweep.search.candidates=[sm]": (
         "no encoder 'sm' at scale paper; did you mean 'sam'"
     ),
@@ -290,12 +308,11 @@ def test_the_noise_of_two_sets_is_a_paired_t_test():
     import numpy as np
     from scipy import stats
 
-    from mmexp.sweeping.search.selection import Score, noise
+    from mmexp.statistics.seed_noise import noise_of_seeds
 
-    first, second = {0: 1.0, 1: 3.0, 2: 2.5}, {0: 2.0, 1: 3.5, 2: 4.5}
-    scores = [Score(members=("a",), values=first, complete=True), Score(members=("b",), values=second, complete=True)]
-    gain = np.array([second[seed] - first[seed] for seed in first])
+    first, second = [1.0, 3.0, 2.5], [2.0, 3.5, 4.5]
+    gain = np.array(second) - np.array(first)
     expected = stats.t.ppf(0.95, 2) * gain.std(ddof=1) / math.sqrt(3)
-    assert noise(scores, 1, (0, 1, 2), 0.95) == pytest.approx(expected)
-    assert noise(scores, 5, (0, 1, 2), 0.95) > expected
-    assert noise(scores[:1], 1, (0, 1, 2), 0.95) == math.inf
+    assert noise_of_seeds([first, second], 1, 0.95) == pytest.approx(expected)
+    assert noise_of_seeds([first, second], 5, 0.95) > expected
+    assert noise_of_seeds([first], 1, 0.95) == noise_of_seeds([], 1, 0.95) == math.inf

@@ -5,12 +5,9 @@ import pytest
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.sweeping.search import table as table_module
-from mmexp.sweeping.search.kinds import run_sweep
-from mmexp.sweeping.search.table import load
-from mmexp.sweeping.session import MissingResultsError, Order
-from mmexp.sweeping.spec.check import check_arguments
-from mmexp.sweeping.spec.rows import read_command_line
+from mmexp.planning.check import check_arguments
+from mmexp.sweeping.session import MissingResultsError, Order, known_trials, run_sweep
+from mmexp.sweeping.spec import sweep as sweep_module
 from mmexp.sweeping.workers.inline import InlineLauncher
 from tests import fakes
 
@@ -136,14 +133,14 @@ def test_the_end_says_what_is_missing(here):
 
 
 def test_the_blind_row_is_added_at_scale_lab_only(here, monkeypatch):
-    assert "blind" not in load("paper", read_command_line(["sweeps=mine"]))[0]["rows"]
-    monkeypatch.setattr(table_module, "BLIND_SCALE", "paper")
-    _, trials = load("paper", read_command_line(["sweeps=mine"]))
+    assert "blind" not in known_trials("paper", ["sweeps=mine"])[0]["rows"]
+    monkeypatch.setattr(sweep_module, "BLIND_SCALE", "paper")
+    _, trials = known_trials("paper", ["sweeps=mine"])
     blind = [trial for trial in trials if trial.request.row == "blind"]
     assert [trial.config["recipe"]["use_images"] for trial in blind] == [False, False]
 
 
 def test_seeds_come_from_the_command_line(here):
-    _, trials = load("paper", read_command_line(["sweeps=mine", "++sweep.seeds=[5]"]))
+    _, trials = known_trials("paper", ["sweeps=mine", "++sweep.seeds=[5]"])
     assert {trial.config["seed"] for trial in trials} == {5}
     assert len({trial.key for trial in trials}) == 2

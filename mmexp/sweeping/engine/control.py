@@ -1,91 +1,69 @@
-"""The one process that runs a sweep: it alone writes the ledger, batch after batch of trials."""
+"""The one process that runs a sweep: it alone writes the ledger."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from mmexp.errors import UserError
-from mmexp.files import DONE, LOCKS_FOLDER, RESULT_FILE, read_json
+from mmexp.files import DONE, LOCKS_FOLDER
 from mmexp.stages.lock import Claim, Watch, try_claim
 from mmexp.stages.store import Store
 from mmexp.sweeping.engine.display import Display
 from mmexp.sweeping.engine.ledger import Head, Ledger
 from mmexp.sweeping.engine.preview import say_shared
-from mmexp.sweeping.engine.scheduler import Engine, Judge, plan_tasks
-from mmexp.sweeping.engine.work import Launcher
-from mmexp.sweeping.spec.trials import Trial
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A trial and how it ended."""
-
-    trial: Trial
-    status: str
-    """``done``, ``failed``, ``killed``, ``pruned``; ``not selected`` for one that was not asked for."""
-    reason: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Those of its result that have a value; empty unless it is done."""
-    costs: Mapping[str, float] = field(default_factory=dict)
-
+from mmexp.sweeping.engine.scheduler import Engine, Stop
+from mmexp.sweeping.spec.trials import Measured, Trial, measured
+from mmexp.sweeping.workers.task import Launcher
 
 Then = Callable[[Measured], Sequence[Trial]]
-"""Told of each trial that ends; returns further trials, which are run in the same batch."""
+"""Told of each trial that has ended; returns further trials."""
 
 
 class Controller:
-    """Runs batches under one ledger. Made by ``control``."""
+    """Runs trials under one ledger. Made by ``control``."""
 
     def __init__(self, ledger: Ledger, store: Store, launcher: Launcher, retry_failed: bool, console: Console) -> None:
         self.ledger, self.store, self.launcher, self.console = ledger, store, launcher, console
         self.retry_failed = retry_failed
 
-    def run(self, trials: Sequence[Trial], then: Then | None = None, judge: Judge | None = None) -> list[Measured]:
+    def run(self, trials: Sequence[Trial], then: Then | None = None, stop: Stop | None = None) -> None:
         """Enter trials in the ledger and run them as far as they can be run; what is finished is not run again.
 
         Args:
-            judge: says of a stage that is not finished why it should be ended now; its trials are then pruned.
-
-        Returns:
-            One answer for each trial, in their order; those that ``then`` added come after them.
+            then: told of each trial once; the trials that it returns are run too.
+            stop: says of a trial that has not ended why it should end now; it is then pruned.
 
         Raises:
             UserError: the folder or the store cannot be written.
             KeyboardInterrupt: with all workers ended and the ledger written.
         """
-        entered = [*trials]
         self.ledger.enter(trials, self.store)
         say_shared([trial for trial in trials if trial.request.selected], self.console)
 
-        def more(trial: Trial) -> Sequence[Trial]:
+        def follow(trial: Trial) -> Sequence[Trial]:
             found = then(self.measured(trial)) if then else ()
             self.ledger.enter(found, self.store)
-            entered.extend(found)
             return found
 
-        tasks = plan_tasks(trials, self.store)
         display = Display(self.console)
         try:
-            Engine(tasks, self.store, self.launcher, self.ledger, display, self.retry_failed, more, judge).run()
+            Engine(trials, self.store, self.launcher, self.ledger, display, self.retry_failed, follow, stop).run()
         except OSError as error:
             where = error.filename or self.ledger.folder
-            raise UserError(f"{where}: {error.strerror}; the same command goes on from here") from None
-        return [self.measured(trial) for trial in entered]
+            raise UserError(f"{where}: {error.strerror}; the same command resumes from here") from None
+
+    def note_end(self, trial: Trial, status: str, reason: str) -> None:
+        """Enter a trial that was ended elsewhere, in another process or an earlier run."""
+        self.ledger.enter([trial], self.store)
+        if status != DONE and self.ledger.entry(trial)["status"] != DONE:
+            self.ledger.trial(trial.key, status=status, reason=reason)
 
     def measured(self, trial: Trial) -> Measured:
         """What is known of a trial that has been entered."""
         entry = self.ledger.entry(trial)
-        result = (read_json(Path(entry["folder"]) / RESULT_FILE) if entry["status"] == DONE else None) or {}
-        return Measured(
-            trial=trial,
-            status=entry["status"],
-            reason=entry["reason"],
-            metrics=numbers(result.get("metrics")),
-            costs=numbers(result.get("costs")),
-        )
+        return measured(trial, entry["status"], entry["reason"], Path(entry["folder"]) if entry["folder"] else None)
 
 
 @contextmanager
@@ -105,16 +83,12 @@ def control(
 def one_controller(folder: Path) -> Iterator[None]:
     """The right to write a sweep's ledger. Raises ``UserError`` while another process has it."""
     try:
-        claim = try_claim(folder / LOCKS_FOLDER, "controller", Watch())
+        lock = try_claim(folder / LOCKS_FOLDER, "controller", Watch())
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another paths.root") from None
-    if not isinstance(claim, Claim):
-        raise UserError(f"this sweep is being run by {claim}; wait for it, or end it first")
+    if not isinstance(lock, Claim):
+        raise UserError(f"this sweep is being run by {lock}; wait for it, or end it first")
     try:
         yield
     finally:
-        claim.release(finished=False)
-
-
-def numbers(values: Mapping[str, object] | None) -> dict[str, float]:
-    return {name: float(value) for name, value in (values or {}).items() if isinstance(value, int | float)}
+        lock.release(finished=False)

@@ -7,14 +7,14 @@ the table as it is now; ``stages``, key -> how making it went; ``earlier``, tria
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmexp.errors import UserError
 from mmexp.files import DONE, FAILED, LEDGER_FILE, NOT_SELECTED, PENDING, read_json, write_json
 from mmexp.stages.store import Store
-from mmexp.sweeping.spec.trials import Trial
+from mmexp.sweeping.spec.trials import Place, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Ledger:
         self.stages: dict[str, dict[str, Any]] = before.get("stages", {})
         self.trials: list[dict[str, Any]] = []
         """Cells of the table as it is now."""
-        self._there: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+        self._there: dict[Place, dict[str, Any]] = {}
         self.search: dict[str, Any] = {}
         """What a search has decided, in JSON; saved with the rest."""
         self._before: list[dict[str, Any]] = [*before.get("earlier", []), *before.get("trials", [])]
@@ -60,18 +60,12 @@ class Ledger:
 
     def entry(self, trial: Trial) -> dict[str, Any]:
         """The cell of a trial that has been entered."""
-        request = trial.request
-        place = (trial.key, request.row, str(dict(request.axes)), request.seed)
-        return self._there[place]
+        return self._there[trial.place]
 
     def earlier(self) -> list[dict[str, Any]]:
         """Cells of earlier runs that are not in the table now."""
         before = {_place(entry): entry for entry in self._before}
         return [entry for place, entry in before.items() if place not in self._there]
-
-    def status(self, key: str) -> str | None:
-        """Of the cells that a trial fills; None where it has none."""
-        return next((entry["status"] for entry in self.trials if entry["key"] == key), None)
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """How an earlier try to make a stage failed."""
@@ -91,6 +85,10 @@ class Ledger:
     def count(self, *statuses: str) -> int:
         return sum(entry["status"] in statuses for entry in self.trials)
 
+    def describe(self, sweep: Mapping[str, Any], search: Mapping[str, Any]) -> None:
+        """What the sweep's node and a search's decisions are now."""
+        self.head, self.search = replace(self.head, sweep=sweep), dict(search)
+
     def save(self) -> None:
         """Raises ``UserError`` when it cannot be written."""
         value = {**asdict(self.head), "trials": self.trials, "stages": self.stages, "earlier": self.earlier()}
@@ -101,7 +99,7 @@ class Ledger:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another paths.root") from None
 
 
-def _place(entry: Mapping[str, Any]) -> tuple[str, str, str, int]:
+def _place(entry: Mapping[str, Any]) -> Place:
     return (entry["key"], entry["row"], str(entry["axes"]), entry["seed"])
 
 

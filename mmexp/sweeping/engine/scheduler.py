@@ -13,12 +13,11 @@ from mmexp.files import DONE, FAILED, KILLED, PENDING, PRUNED, RUNNING
 from mmexp.stages.graph import StageSpec
 from mmexp.stages.run import missing_stages
 from mmexp.stages.store import Store
-from mmexp.sweeping.engine.display import Display
-from mmexp.sweeping.engine.edits import Edits
+from mmexp.sweeping.engine.code_watch import CodeWatch
+from mmexp.sweeping.engine.display import Display, RowScores
 from mmexp.sweeping.engine.ledger import Ledger
-from mmexp.sweeping.engine.standing import Standing
-from mmexp.sweeping.engine.work import Launcher, Outcome, log_tail, write_task
-from mmexp.sweeping.spec.trials import Trial
+from mmexp.sweeping.spec.trials import Place, Trial
+from mmexp.sweeping.workers.task import Launcher, Outcome, log_tail, write_task
 
 POLL_S = 0.1
 LOOK_S = 1.0
@@ -42,14 +41,24 @@ class Task:
     progress: tuple[int, int] | None = field(default=None)
 
     @property
+    def is_last(self) -> bool:
+        """Whether its trials end with it."""
+        return any(trial.key == self.spec.key for trial in self.trials)
+
+    @property
     def label(self) -> str:
         first = self.trials[0].request
         others = f" (+{len(self.trials) - 1} more)" if len(self.trials) > 1 else ""
+        if self.spec.name == first.row:  # a stage that is made for itself
+            return self.spec.name
         return f"{self.spec.name} of {first.label}, seed {first.seed}{others}"
 
 
-Judge = Callable[[Task], str | None]
-"""Why a stage that is not finished should not be finished, though nothing is wrong with it; None goes on."""
+Follow = Callable[[Trial], Sequence[Trial]]
+"""Told of each trial that has ended; returns further trials, which are in the ledger."""
+Stop = Callable[[Trial], str]
+"""Why a trial that has not ended should end now, though nothing is wrong with it; empty to let it go on."""
+ENDED = (DONE, FAILED, KILLED, PRUNED)
 
 
 def plan_tasks(trials: Sequence[Trial], store: Store) -> list[Task]:
@@ -83,35 +92,36 @@ class Engine:
     """One run of a sweep.
 
     Args:
-        tasks: from ``plan_tasks``.
+        trials: in the ledger.
         store: where stages and trials are finished.
         launcher: starts work.
         ledger: begun with the sweep's trials.
         display: told what happens.
         retry_failed: try again what failed in an earlier run.
-        more: told of each trial that was not finished before and has ended; returns further trials (in the ledger).
-        judge: asked at every look about stages that are not finished; what it ends is pruned, not failed.
+        follow: told of each trial once, also of those that were finished before.
+        stop: asked every second about trials that have not ended; what it ends is pruned, not failed.
     """
 
     def __init__(
         self,
-        tasks: Sequence[Task],
+        trials: Sequence[Trial],
         store: Store,
         launcher: Launcher,
         ledger: Ledger,
         display: Display,
         retry_failed: bool,
-        more: Callable[[Trial], Sequence[Trial]],
-        judge: Judge | None = None,
+        follow: Follow,
+        stop: Stop | None,
     ) -> None:
-        self.tasks = {task.spec.key: task for task in tasks}
         self.store, self.launcher, self.ledger, self.display = store, launcher, ledger, display
-        self.retry_failed, self.more, self.judge = retry_failed, more, judge
-        self.standing, self.edits = Standing(ledger), Edits()
-        self._waiting = list({id(trial): trial for task in tasks for trial in task.trials}.values())
-        """Trials that have not ended yet."""
-        self._news = False
-        """Whether a trial may have ended since ``more`` was last asked."""
+        self.retry_failed, self.follow, self.stop = retry_failed, follow, stop
+        self.tasks = {task.spec.key: task for task in plan_tasks(trials, store)}
+        self.scores, self.code = RowScores(ledger), CodeWatch()
+        self._waiting = {trial.place: trial for trial in trials if trial.request.selected}
+        """Trials whose end has not been told yet."""
+        self._told: set[Place] = set()
+        self._news = True
+        """Whether a trial may have ended since ``follow`` was last asked."""
         self._looked = 0.0
 
     def run(self) -> None:
@@ -149,26 +159,43 @@ class Engine:
             time.sleep(POLL_S)
 
     def _take_more(self) -> bool:
-        """Tell of the trials that have ended since; take in those that follow from them. False: there is nothing."""
+        """Tell of the trials that have ended since; take in those that follow from them. False: nothing follows."""
         if not self._news:
             return False
         self._news = False
-        ended = [
-            trial for trial in self._waiting if self.ledger.entry(trial)["status"] in (DONE, FAILED, KILLED, PRUNED)
-        ]
-        self._waiting = [trial for trial in self._waiting if trial not in ended]
-        added = [new for trial in ended for new in self.more(trial)]
-        self._waiting += [trial for trial in added if self.store.find(trial.key) is None]
-        for task in plan_tasks(added, self.store):
-            known = self.tasks.setdefault(task.spec.key, task)
-            if known is not task:
-                known.trials += task.trials
-                if known.status in (FAILED, KILLED, PRUNED):
-                    for trial in task.trials:
-                        self._give_up(trial, known, "")
-        if added:
+        ended = [trial for trial in self._waiting.values() if self.ledger.entry(trial)["status"] in ENDED]
+        for trial in ended:
+            self._told.add(trial.place)
+            del self._waiting[trial.place]
+        added = [new for trial in ended for new in self.follow(trial)]
+        fresh = [trial for trial in added if self._is_fresh(trial)]
+        self._waiting |= {trial.place: trial for trial in fresh}
+        self._news = any(self.ledger.entry(trial)["status"] in ENDED for trial in fresh)
+        for task in plan_tasks(fresh, self.store):
+            self._add(task)
+        if fresh:
             self._remember_failures()
-        return bool(added)
+        return bool(fresh)
+
+    def _is_fresh(self, trial: Trial) -> bool:
+        """Whether a trial is new here, or was killed and is asked for again."""
+        if self.ledger.entry(trial)["status"] == KILLED:
+            self.ledger.trial(trial.key, status=PENDING, reason="", log_tail="")
+            for spec in trial.graph.stages.values():
+                if (task := self.tasks.get(spec.key)) and task.status == KILLED:
+                    task.status = PENDING
+            return True
+        return trial.place not in self._told and trial.place not in self._waiting
+
+    def _add(self, task: Task) -> None:
+        """Take a stage in; where it is known, its trials wait for it too, or share its failure."""
+        known = self.tasks.setdefault(task.spec.key, task)
+        if known is task:
+            return
+        known.trials += [trial for trial in task.trials if trial not in known.trials]
+        if known.status in (FAILED, KILLED, PRUNED):
+            for trial in task.trials:
+                self._give_up(trial, known, "")
 
     def _start_ready(self) -> bool:
         started = False
@@ -202,11 +229,12 @@ class Engine:
         task.status = DONE
         seconds = self.store.record(task.spec.key).get("seconds")
         self.ledger.stage(task.spec.key, name=task.spec.name, status=DONE, reason="", seconds=seconds)
-        if task.spec.is_terminal:
+        score = ""
+        if task.is_last:
             folder = self.store.find(task.spec.key)
             self.ledger.trial(task.spec.key, status=DONE, reason="", log_tail="", folder=str(folder))
             self._news = True
-        score = self.standing.text(task.spec.key) if task.spec.is_terminal else ""
+            score = self.scores.text(task.spec.key)
         self.display.event(f"{task.label}: {text}{f'; {score}' if score else ''}")
 
     def _failed(self, task: Task, status: str, reason: str, tail: str) -> None:
@@ -218,7 +246,7 @@ class Engine:
 
     def _give_up(self, trial: Trial, cause: Task, tail: str) -> None:
         """A trial loses a stage: what only it waits for is not made."""
-        reason = cause.reason if cause.spec.is_terminal else f"stage {cause.spec.name}: {cause.reason}"
+        reason = cause.reason if cause.is_last else f"stage {cause.spec.name}: {cause.reason}"
         self.ledger.trial(trial.key, status=cause.status, reason=reason, log_tail=tail)
         self._news = True
         for spec in trial.graph.stages.values():
@@ -262,16 +290,17 @@ class Engine:
             task.progress = self.store.progress(task.spec)
 
     def _prune(self) -> None:
-        for task in [*self._with_status(RUNNING), *self._with_status(PENDING)] if self.judge else []:
-            reason = self.judge(task) if self.judge and task.status in (RUNNING, PENDING) else None
-            if reason:
+        """End stages all of whose trials should end."""
+        for task in [*self._with_status(RUNNING), *self._with_status(PENDING)] if self.stop else []:
+            reasons = [self.stop(trial) for trial in task.trials] if self.stop else []
+            if all(reasons) and task.status in (RUNNING, PENDING):
                 if task.status == RUNNING:
                     self.launcher.cancel(task.handle)
-                self._failed(task, PRUNED, reason, "")
+                self._failed(task, PRUNED, reasons[0], "")
 
     def _look_at_code(self) -> None:
         """Say what an edit of the code means for the stages that are still to come."""
-        path = self.edits.first()
+        path = self.code.first_edit()
         if path is not None:
             keeps = "go on with the code that was loaded" if self.launcher.keeps_code else "run the edited code"
             self.display.event(f"{path} was edited: stages that start from now on {keeps}")
@@ -288,8 +317,8 @@ class Engine:
         done = sum(task.status == DONE for task in self.tasks.values())
         failed = self.ledger.count(FAILED, KILLED)
         trials = (self.ledger.count(DONE), len(self.ledger.trials))
-        rows = self.standing.rows() if self.display.is_live else ()
-        self.display.show(running, done, len(self.tasks), *trials, failed, self.standing.metric, rows)
+        rows = self.scores.rows() if self.display.is_live else ()
+        self.display.show(running, done, len(self.tasks), *trials, failed, self.scores.metric, rows)
 
     def _cancel_all(self) -> None:
         for task in self._with_status(RUNNING):

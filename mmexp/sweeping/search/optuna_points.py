@@ -1,15 +1,15 @@
 """From a point of the space to trials that can be run, or the reason why it is infeasible."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mmexp.errors import UserError
-from mmexp.sweeping.search.optuna_settings import Limit
-from mmexp.sweeping.session import Session
-from mmexp.sweeping.spec.rows import Request
-from mmexp.sweeping.spec.space import Dimension, Point, Space
+from mmexp.sweeping.search.optuna_schema import Limit
+from mmexp.sweeping.search.space import Dimension, Point, Space
+from mmexp.sweeping.spec.sweep import Sweep
+from mmexp.sweeping.spec.table import Request
 from mmexp.sweeping.spec.trials import Trial
 
 TRIES = 8
@@ -34,31 +34,32 @@ class Points:
     """Makes trials of points.
 
     Args:
-        session: the open sweep.
-        seeds: each point is run with.
-        limits: constraints, looked at before anything is trained.
+        sweep: freezes and checks.
+        limits: quantity -> bounds, looked at before anything is trained.
     """
 
-    def __init__(self, session: Session, space: Space, seeds: Sequence[int], limits: Sequence[Limit]) -> None:
-        self.session, self.space, self.seeds, self.limits = session, space, tuple(seeds), tuple(limits)
-        self._tried: dict[tuple[str, ...], list[Trial]] = {}
-        """Overrides -> trials, of the points that were composed to check their values."""
+    def __init__(self, sweep: Sweep, space: Space, limits: Mapping[str, Limit]) -> None:
+        self.sweep, self.space, self.limits = sweep, space, limits
 
     def requests(self, row: str, point: Point) -> list[Request]:
-        overrides = (*self.session.line.for_trials, *self.space.overrides(point))
-        return [Request(row=row, axes={}, seed=seed, overrides=overrides, selected=True) for seed in self.seeds]
+        """One for each seed."""
+        return [self.sweep.request(row, seed, self.space.overrides(point)) for seed in self.sweep.seeds]
+
+    def freeze(self, row: str, point: Point) -> list[Trial]:
+        """Raises ``UserError`` where the point cannot be composed."""
+        return self.sweep.freeze(self.requests(row, point))
 
     def judge(self, row: str, point: Point) -> Judged:
         """Compose, freeze, measure on meta tensors, validate."""
         try:
             trials = self.freeze(row, point)
             figures = quantities(row, trials[0].config) if self.limits else {}
-            excess = {limit.quantity: limit.excess(figures[limit.quantity]) for limit in self.limits}
-            broken = [limit for limit in self.limits if excess[limit.quantity] > 0]
+            excess = {name: limit.excess(figures[name]) for name, limit in self.limits.items()}
+            broken = [name for name in self.limits if excess[name] > 0]
             if broken:
-                reason = "; ".join(f"{limit.quantity} {figures[limit.quantity]:g}, not {limit}" for limit in broken)
+                reason = "; ".join(f"{name} {figures[name]:g}, not {self.limits[name].text(name)}" for name in broken)
                 return Judged(trials, excess, reason)
-            self.session.check(trials)
+            self.sweep.check(trials)
         except UserError as error:
             return Judged([], {INVALID: 1.0}, str(error).splitlines()[0].removeprefix(f"{row}: "))
         return Judged(trials, {**excess, INVALID: 0.0}, "")
@@ -72,12 +73,13 @@ class Points:
         Raises:
             UserError: one line for each such value.
         """
-        lines = []
+        lines: list[str] = []
+        tried: list[Trial] = []
         for dimension, value in _values(self.space):
             errors: list[str] = []
             for point in _points_with(self.space, dimension, value, TRIES):
                 try:
-                    self._tried[self.space.overrides(point)] = self.freeze("search", point)
+                    tried += self.freeze("search", point)[:1]
                     break
                 except UserError as error:
                     errors += [line.removeprefix("search: ") for line in str(error).splitlines()]
@@ -85,24 +87,17 @@ class Points:
                 lines.append(next((text for text in errors if dimension.override(value) in text), errors[0]))
         if lines:
             raise UserError("\n".join(dict.fromkeys(lines)))
-        self._check_some_can_be_built()
+        self._check_one_can_be_built(tried[:TRIES])
 
-    def _check_some_can_be_built(self) -> None:
+    def _check_one_can_be_built(self, trials: list[Trial]) -> None:
         first: UserError | None = None
-        for trials in list(self._tried.values())[:TRIES]:
+        for trial in trials:
             try:
-                return self.session.check(trials[:1])
+                return self.sweep.check([trial])
             except UserError as error:
                 first = first or UserError(str(error).removeprefix("search: "))
         if first is not None:
             raise first
-
-    def freeze(self, row: str, point: Point) -> list[Trial]:
-        """Trials of a point under a row's name, which is no part of their keys. Raises ``UserError``."""
-        known = self._tried.get(self.space.overrides(point))
-        if known is None:
-            return self.session.freeze(self.requests(row, point))
-        return [replace(trial, request=replace(trial.request, row=row)) for trial in known]
 
 
 def quantities(row: str, config: Mapping[str, Any]) -> dict[str, float]:

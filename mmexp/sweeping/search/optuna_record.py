@@ -1,41 +1,19 @@
-"""``study.json``: a study as plain data beside the ledger, for the report; written after every change."""
+"""An Optuna study as plain data, for the ledger and the report."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmexp.files import STUDY_FILE, write_json
-from mmexp.sweeping.search.optuna_settings import Settings
-from mmexp.sweeping.search.optuna_storage import shown, storage_name
-from mmexp.sweeping.search.optuna_study import INFEASIBLE, REASON, SAME_AS, Study, row_of
-from mmexp.sweeping.session import Session
-from mmexp.sweeping.spec.space import Space
+from mmexp.sweeping.search.optuna_study import INFEASIBLE, REASON, SAME_AS, row_of
 
 STATES = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "WAITING": "waiting"}
 
 
-def write_record(folder: Path, session: Session, settings: Settings, space: Space, study: Study) -> None:
-    """Write the state of a study."""
-    trials = [_trial(trial) for trial in study.trials()]
-    value = {
-        "name": session.line.name,
-        "scale": session.order.scale,
-        "study": study.study.study_name,
-        "storage": shown(storage_name(settings.storage, session.folder)),
-        "sampler": settings.sampler.kind,
-        "pruner": settings.pruner.kind if settings.pruner else None,
-        "n_trials": settings.n_trials,
-        "size": space.size,
-        "space": {dimension.name: str(dimension) for dimension in space.dimensions},
-        "objectives": [{"metric": one.metric, "direction": one.direction} for one in settings.objectives],
-        "constraints": [str(limit) for limit in settings.constraints],
-        "trials": trials,
-        "best": best_of(trials, [one.direction for one in settings.objectives]),
-    }
-    write_json(folder / STUDY_FILE, value)
+def told_trials(trials: Sequence[Any]) -> list[dict[str, Any]]:
+    """Optuna's trials in JSON."""
+    return [_trial(trial) for trial in trials]
 
 
-def best_of(trials: list[dict[str, Any]], directions: list[str]) -> list[int]:
+def best_of(trials: Sequence[Mapping[str, Any]], directions: Sequence[str]) -> list[int]:
     """Numbers of the trials that no other one beats: the best ones, or the Pareto set; each point once."""
     signs = [1 if direction == "maximize" else -1 for direction in directions]
     values = {

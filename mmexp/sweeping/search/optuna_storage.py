@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmexp.errors import UserError
-from mmexp.sweeping.search.optuna_settings import KEY
+from mmexp.sweeping.search.optuna_schema import KEY
 
 JOURNAL, SQLITE = "study.journal", "study.db"
 JOURNAL_ENDINGS = (".journal", ".log")
@@ -29,8 +29,8 @@ def storage_name(asked: str, folder: Path) -> str:
     if "://" in asked or asked.endswith(JOURNAL_ENDINGS):
         return asked
     raise UserError(
-        f"{KEY}.storage: '{asked}' is no storage; write journal, sqlite, a path ending in .journal, or a URL such as "
-        "sqlite:///study.db or postgresql://host/name"
+        f"{KEY}.storage: '{asked}' is not a storage; write journal, sqlite, a path ending in .journal, or a URL, "
+        "for example sqlite:///study.db or postgresql://host/name"
     )
 
 

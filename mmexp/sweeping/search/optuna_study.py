@@ -11,20 +11,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmexp.errors import UserError
 from mmexp.files import LOCKS_FOLDER
 from mmexp.stages.lock import Claim, Watch, latest_owner, try_claim
-from mmexp.sweeping.search.optuna_settings import KEY, Settings
+from mmexp.sweeping.search.optuna_schema import KEY, Objective, make_pruner, make_sampler
 from mmexp.sweeping.search.optuna_storage import default_name, open_storage
-from mmexp.sweeping.spec.space import Point, Space
+from mmexp.sweeping.search.space import Point, Space
+from mmexp.sweeping.spec.sweep import Sweep
 
 OWNER, INFEASIBLE, REASON, SAME_AS, TRIAL_KEYS = "controller", "infeasible", "reason", "same_as", "trial_keys"
 """User attributes of Optuna's trials."""
 IDENTITY, CLAIMS = "mmexp", "claims"
 """User attributes of the study: what its trials have in common; the folder by which controllers know of each other."""
 WAIT_S = 0.05
+
+
+class Search(Protocol):
+    """What a study is of (``OptunaSearch``)."""
+
+    sweep: Sweep
+    space: Space
+    objectives: tuple[Objective, ...]
+    n_trials: int
+    sampler: dict[str, Any]
+    pruner: dict[str, Any] | None
+    storage: str
+    study_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +56,12 @@ class Suggestion:
 class Study:
     """Made by ``open_study``; ``number`` counts the controllers that live at the same time, from 1 on."""
 
-    def __init__(self, study: Any, storage: Any, settings: Settings, space: Space, claims: Path, claim: Claim) -> None:
-        self.study, self.storage, self.settings, self.space = study, storage, settings, space
+    def __init__(self, study: Any, storage: Any, search: Search, claims: Path, claim: Claim) -> None:
+        self.study, self.storage, self.space, self.n_trials = study, storage, search.space, search.n_trials
         self.claims, self.claim, self.watch = claims, claim, Watch()
         self.owner = claim.path.name
         self.number = int(claim.path.name.split("-")[1].split(".")[0])
-        self.distributions = space.distributions()
+        self.distributions = self.space.distributions()
 
     def next(self) -> Suggestion | None:
         """A trial to run: one that a dead controller left, or a new one; None when the search is at its end."""
@@ -59,13 +73,11 @@ class Study:
             if left is not None:
                 return left
             if not any(trial.state == TrialState.WAITING for trial in trials):
-                if len(self._points(trials, counted=True)) >= self.settings.n_trials:
+                if len(self._points(trials, counted=True)) >= self.n_trials:
                     return None
                 seen = self._points(trials, counted=False)
                 if self.space.size is not None and len(seen) >= self.space.size:
                     return None
-                if self.settings.sampler.kind == "grid":
-                    self.study.enqueue_trial(next(point for point in self._grid() if _text(point) not in seen))
             trial = self.study.ask(self.distributions)
             trial.set_user_attr(OWNER, self.owner)
             return Suggestion(trial.number, dict(trial.params))
@@ -173,14 +185,6 @@ class Study:
     def _is_whole(self, trial: Any) -> bool:
         return bool(trial.params.keys() == self.distributions.keys())
 
-    def _grid(self) -> Iterator[dict[str, Any]]:
-        """All points, in an order that the seed draws."""
-        import random
-
-        points = list(self.space.points())
-        random.Random(self.settings.sampler.seed).shuffle(points)
-        yield from points
-
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No other controller asks meanwhile."""
@@ -193,12 +197,12 @@ class Study:
 
 
 @contextmanager
-def open_study(settings: Settings, space: Space, seeds: Sequence[int], folder: Path, name: str) -> Iterator[Study]:
+def open_study(search: Search, name: str) -> Iterator[Study]:
     """Open the study, or make it; one more controller of it while open.
 
     Args:
-        folder: of the sweep; where the study lies by default.
-        name: of the sweep with its scale: the study's name by default.
+        search: what it is of; its sweep's folder is where the study lies by default.
+        name: of the study, where the search gives none.
 
     Raises:
         UserError: the storage cannot be used, or the study there is one of another search.
@@ -206,52 +210,23 @@ def open_study(settings: Settings, space: Space, seeds: Sequence[int], folder: P
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if settings.sampler.kind == "grid" and space.size is None:
-        endless = next(d.name for d in space.dimensions if d.values() is None)
-        raise UserError(f"{KEY}.sampler: a grid needs finitely many values, and {endless} is an interval; use range()")
-    storage = open_storage(settings.storage, folder)
-    study_name = settings.study or name
-    identity = _identity(settings, space, seeds)
-    study = _load(storage, study_name, settings, identity)
+    folder = search.sweep.folder
+    storage = open_storage(search.storage, folder)
+    study_name = search.study_name or name
+    study = _load(storage, study_name, search)
     if CLAIMS not in study.user_attrs:
         study.set_user_attr(CLAIMS, str(folder / LOCKS_FOLDER / default_name(study_name)))
     claims = Path(study.user_attrs[CLAIMS])
     claim = _first_free(claims)
     try:
-        made = Study(study, storage, settings, space, claims, claim)
-        study.sampler = make_sampler(settings, made.number, len(study.get_trials(deepcopy=False)))
-        study.pruner = make_pruner(settings)
+        made = Study(study, storage, search, claims, claim)
+        num_trials = len(study.get_trials(deepcopy=False))
+        study.sampler = make_sampler(search.sampler, search.space, made.number, num_trials)
+        study.pruner = make_pruner(search.pruner)
+        study.stop = lambda: None  # a sampler that runs out would end Optuna's own loop; ``next`` ends ours
         yield made
     finally:
         claim.release(finished=False)
-
-
-def make_sampler(settings: Settings, controller: int, num_trials: int) -> Any:
-    """Optuna's sampler. The trials that are there go into its seed: a search that goes on does not repeat itself."""
-    from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
-
-    asked = settings.sampler
-    seed = (asked.seed * 1_000_003 + num_trials * 1009 + controller) % 2**32
-    if asked.kind == "tpe":
-        return TPESampler(seed=seed, n_startup_trials=asked.startup_trials, constant_liar=True)
-    if asked.kind == "nsga2":
-        return NSGAIISampler(seed=seed, population_size=asked.population)
-    return RandomSampler(seed=seed)
-
-
-def make_pruner(settings: Settings) -> Any:
-    """Optuna's pruner; the one that never prunes where none is asked for."""
-    from optuna.pruners import HyperbandPruner, NopPruner, PercentilePruner, SuccessiveHalvingPruner
-
-    asked = settings.pruner
-    if asked is None:
-        return NopPruner()
-    if asked.kind == "halving":
-        return SuccessiveHalvingPruner(min_resource=asked.every_steps, reduction_factor=asked.reduction)
-    if asked.kind == "hyperband":
-        return HyperbandPruner(min_resource=asked.every_steps, reduction_factor=asked.reduction)
-    percentile = 50.0 if asked.kind == "median" else asked.percentile
-    return PercentilePruner(percentile, n_startup_trials=asked.startup_trials, n_warmup_steps=asked.warmup_steps)
 
 
 def row_of(number: int) -> str:
@@ -259,11 +234,12 @@ def row_of(number: int) -> str:
     return f"trial_{number:04d}"
 
 
-def _load(storage: Any, name: str, settings: Settings, identity: dict[str, Any]) -> Any:
+def _load(storage: Any, name: str, search: Search) -> Any:
     """The study of that name, made where there is none, or none that has got anywhere."""
     import optuna
 
-    directions: Any = [objective.direction for objective in settings.objectives]
+    directions: Any = [objective.direction for objective in search.objectives]
+    identity = _identity(search)
 
     def create() -> Any:
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
@@ -284,9 +260,9 @@ def _load(storage: Any, name: str, settings: Settings, identity: dict[str, Any])
     )
 
 
-def _identity(settings: Settings, space: Space, seeds: Sequence[int]) -> dict[str, Any]:
-    objectives = [[objective.metric, objective.direction] for objective in settings.objectives]
-    return {"space": space.identity(), "objectives": objectives, "seeds": list(seeds)}
+def _identity(search: Search) -> dict[str, Any]:
+    objectives = [[objective.metric, objective.direction] for objective in search.objectives]
+    return {"space": search.space.identity(), "objectives": objectives, "seeds": list(search.sweep.seeds)}
 
 
 def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

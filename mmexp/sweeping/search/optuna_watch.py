@@ -9,15 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmexp.config import Composer
 from mmexp.errors import UserError, nearest
 from mmexp.files import METRICS_FILE
 from mmexp.stages.graph import references
-from mmexp.sweeping.search.optuna_settings import KEY, Pruner
-from mmexp.sweeping.session import Session
+from mmexp.sweeping.search.optuna_schema import KEY, Validation
+from mmexp.sweeping.spec.sweep import Sweep
 from mmexp.sweeping.spec.trials import Trial
 
-VALIDATION = "mmexp.evaluation.validation.Validation"
+SCORER = "mmexp.evaluation.validation.Validation"
 PREFIX = "val/"
 
 
@@ -25,31 +24,29 @@ class Watch:
     """Validation of the trials of a search.
 
     Args:
-        session: the open sweep, whose base config says how to ask and score.
-        pruner: how often, on what.
+        sweep: its base config says how to ask and score.
+        validation: how often, on what.
 
     Raises:
         UserError: there is no such benchmark.
     """
 
-    def __init__(self, session: Session, pruner: Pruner) -> None:
-        self.pruner, self.store = pruner, session.store
-        overrides = [*session.line.for_trials, f"benchmark=[{pruner.benchmark}]"]
-        with Composer(session.order.scale).open() as composer:
-            self.benchmarks = composer.compose(overrides).resolved()["benchmarks"]
+    def __init__(self, sweep: Sweep, validation: Validation) -> None:
+        self.validation, self.store = validation, sweep.store
+        self.benchmarks = sweep.resolved(f"benchmark=[{validation.benchmark}]")["benchmarks"]
 
     def arm(self, trial: Trial) -> None:
         """Let the last training stage of a trial validate itself. Raises ``UserError`` where it lacks the data."""
         spec = self.stage_of(trial)
-        for name, _ in references(self.benchmarks, f"benchmark={self.pruner.benchmark}"):
+        for name, _ in references(self.benchmarks, f"benchmark={self.validation.benchmark}"):
             if name not in spec.parents:
                 raise UserError(
-                    f"{KEY}.pruner.benchmark: '{self.pruner.benchmark}' needs '{name}', and {spec.where} does not"
+                    f"{KEY}.validation.benchmark: '{self.validation.benchmark}' needs {name}, which {spec.where} lacks"
                 )
         spec.runtime["validation"] = {
-            "every_steps": self.pruner.every_steps,
+            "every_steps": self.validation.every_steps,
             "scorer": {
-                "_target_": VALIDATION,
+                "_target_": SCORER,
                 "benchmarks": self.benchmarks,
                 "aggregates": trial.config.get("aggregates") or {},
                 "template": trial.config["evaluation"]["template"],
@@ -70,7 +67,7 @@ class Watch:
         """
         spec = self.stage_of(trial)
         folder = self.store.find(spec.key) or self.store.unfinished(spec)
-        return read_values(folder, self.pruner.metric) if folder else {}
+        return read_values(folder, self.validation.metric) if folder else {}
 
 
 def read_values(folder: Path, metric: str) -> dict[int, float]:
@@ -87,7 +84,7 @@ def read_values(folder: Path, metric: str) -> dict[int, float]:
             continue
         names = [name.removeprefix(PREFIX) for name in record if name.startswith(PREFIX)]
         if names and metric not in names:
-            raise UserError(f"{KEY}.pruner.metric: no metric '{metric}'; {nearest(metric, names)}")
+            raise UserError(f"{KEY}.validation.metric: no metric '{metric}'; {nearest(metric, names)}")
         if names and isinstance(record[PREFIX + metric], int | float):
             found[int(record["step"])] = float(record[PREFIX + metric])
     return found

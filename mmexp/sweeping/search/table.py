@@ -1,56 +1,36 @@
-"""Kind ``table``: rows x axes x seeds, all known before the first is run."""
+"""A table: rows x axes x seeds, all known before the first is run."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from mmexp.config import Composer
-from mmexp.sweeping.session import Session, sweep_node
-from mmexp.sweeping.spec.rows import CommandLine, Request, check_node, expand
-from mmexp.sweeping.spec.trials import Mistakes, Trial, freeze
-
-BLIND_SCALE = "lab"
-"""Scale at which every sweep gets the blind baseline by itself."""
+from mmexp.errors import UserError
+from mmexp.sweeping.search.strategy import Strategy
+from mmexp.sweeping.spec.sweep import Sweep
+from mmexp.sweeping.spec.table import BLIND, Request, expand, rows_of
 
 
-def search(session: Session) -> Path | None:
-    """Run a table. Returns the sweep's folder; None for a dry run."""
-    requests = table_requests(session.node, session.line, session.order.scale)
-    trials = session.submit(requests)
-    if session.dry_run:
-        session.preview(trials)
-        return None
-    node = table_node(session.node, session.line, trials)
-    with session.control(node) as controller:
-        controller.run(trials)
-    return session.finish(controller)
+class Table(Strategy):
+    """Rows of a sweep's file, or, without a file, the points that the command line spans."""
 
+    uses = ("baseline", "rows", "cumulative", "axes", "zip", "exclude", "only")
 
-def load(scale: str, line: CommandLine) -> tuple[dict[str, Any], list[Trial]]:
-    """The config node ``sweep`` of a table and its frozen trials.
+    def __init__(self, *, sweep: Sweep) -> None:
+        super().__init__(sweep=sweep)
+        node = sweep.node
+        if not (sweep.is_multirun or node.rows or node.axes or node.zip):
+            name = sweep.line.sweep or ""
+            raise UserError(f"sweeps/{name}: a sweep needs sweep.rows (a mapping of names), sweep.axes or sweep.zip")
+        self.requests = expand(node, sweep.line, blind=sweep.adds_blind)
+        if node.rows:
+            self.check_findings({*rows_of(node, blind=False), BLIND})
 
-    Raises:
-        UserError: all mistakes of all rows.
-    """
-    mistakes = Mistakes()
-    with Composer(scale).open() as composer:
-        found = sweep_node(composer.compose(line.plain))
-        trials = freeze(composer, table_requests(found, line, scale), mistakes)
-    mistakes.raise_if_any()
-    return table_node(found, line, trials), trials
+    def first(self) -> Sequence[Request]:
+        return self.requests
 
-
-def table_requests(node: dict[str, Any], line: CommandLine, scale: str) -> list[Request]:
-    """Cells of the table. Raises ``UserError``."""
-    if line.sweep is not None or node:
-        check_node(node, line.sweep or "")
-    return expand(node, line, blind=scale == BLIND_SCALE)
-
-
-def table_node(node: dict[str, Any], line: CommandLine, trials: list[Trial]) -> dict[str, Any]:
-    """The node with what the command line adds: its seeds, and rows where there is no sweep file."""
-    requests = [trial.request for trial in trials]
-    node = {**node, "seeds": list(dict.fromkeys(request.seed for request in requests))}
-    if line.sweep is None:
-        node["rows"] = {request.row: {"overrides": list(request.overrides)} for request in requests}
-        node.setdefault("metric", next(iter(trials[0].config.get("aggregates") or {}), None))
-    return node
+    def node(self) -> dict[str, Any]:
+        """With the rows that the command line spans where there is no file, and what they are ranked by."""
+        node = super().node()
+        if self.sweep.is_multirun:
+            node["rows"] = {request.row: {"overrides": list(request.overrides)} for request in self.requests}
+            node.setdefault("metric", next(iter(self.sweep.base.config.get("aggregates") or {}), None))
+        return node

@@ -1,21 +1,22 @@
-"""Requests become trials: composed, frozen, keyed; every mistake of every row in one list."""
+"""A frozen trial, and how mistakes of many trials become one list."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from mmexp.config import Composed, Composer
 from mmexp.errors import UserError
-from mmexp.stages.graph import Graph, build_graph
+from mmexp.files import DONE, RESULT_FILE, read_json
+from mmexp.stages.graph import Graph
 from mmexp.stages.run import TrialContext
-from mmexp.sweeping.spec.rows import Request
+from mmexp.sweeping.spec.table import Request
 
-Validator = Callable[[Mapping[str, Any]], None]
-"""Raises ``UserError`` for the first thing in a resolved config that cannot work."""
+Place = tuple[str, str, str, int]
+"""Key of the trial, row, axes, seed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
     """A frozen trial: its resolved config and its stages; the key is that of the last stage."""
 
@@ -27,6 +28,11 @@ class Trial:
     @property
     def key(self) -> str:
         return self.graph.key
+
+    @property
+    def place(self) -> Place:
+        """The cell of the table that it fills."""
+        return (self.key, self.request.row, str(dict(self.request.axes)), self.request.seed)
 
     def context(self, sweep: str | None) -> TrialContext:
         """What its stages may say about it."""
@@ -41,6 +47,36 @@ class Trial:
             choices=self.choices,
             stage_keys=self.graph.keys,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A trial and how it ended."""
+
+    trial: Trial
+    status: str
+    """Of ``mmexp.files``: ``done``, ``failed``, ``killed``, ``pruned``."""
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Those of its result that have a value; empty unless it is done."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+def measured(trial: Trial, status: str, reason: str, folder: Path | None) -> Measured:
+    """How a trial ended, with its result where it is done."""
+    result = (read_json(folder / RESULT_FILE) if folder and status == DONE else None) or {}
+    return Measured(
+        trial=trial,
+        status=status,
+        reason=reason,
+        metrics=numbers(result.get("metrics")),
+        costs=numbers(result.get("costs")),
+    )
+
+
+def numbers(values: Mapping[str, object] | None) -> dict[str, float]:
+    """Entries that are numbers."""
+    return {name: float(value) for name, value in (values or {}).items() if isinstance(value, int | float)}
 
 
 class Mistakes:
@@ -63,44 +99,6 @@ class Mistakes:
     def raise_if_any(self) -> None:
         if self.rows:
             raise UserError("\n".join(f"{', '.join(rows)}: {line}" for line, rows in self.rows.items()))
-
-
-def freeze(composer: Composer, requests: Sequence[Request], mistakes: Mistakes) -> list[Trial]:
-    """Compose each request once per row and point, resolve it for each seed, and build its graph.
-
-    A row that is not selected and cannot be composed is left out; of a selected one the mistake is kept.
-    """
-    composed: dict[tuple[str, ...], Composed | UserError] = {}
-    trials = []
-    for request in requests:
-        if request.overrides not in composed:
-            try:
-                composed[request.overrides] = composer.compose(request.overrides)
-            except UserError as error:
-                composed[request.overrides] = error
-        with mistakes.of(request):
-            base = composed[request.overrides]
-            if isinstance(base, UserError):
-                raise base
-            trials.append(freeze_one(request, base))
-    return trials
-
-
-def freeze_one(request: Request, composed: Composed) -> Trial:
-    """The trial of one request. Raises ``UserError``."""
-    config = composed.resolved(seed=request.seed)
-    config.pop("sweep", None)
-    return Trial(request=request, config=config, choices=composed.choices, graph=build_graph(config))
-
-
-def validate_all(trials: Sequence[Trial], validate: Validator, mistakes: Mistakes) -> None:
-    """Check one seed of each row and point; seeds cannot change what fits together."""
-    seen = set()
-    for trial in trials:
-        if trial.request.label not in seen:
-            seen.add(trial.request.label)
-            with mistakes.of(trial.request):
-                validate(trial.config)
 
 
 def shared_trials(trials: Sequence[Trial]) -> list[list[str]]:

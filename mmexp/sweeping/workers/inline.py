@@ -1,6 +1,6 @@
 """Launcher ``inline``: this process, one piece of work after the other. A debugger works; isolation does not."""
 
-from mmexp.sweeping.engine.work import Outcome, Work, do_work
+from mmexp.sweeping.workers.task import Outcome, Work, do_work
 
 
 class InlineLauncher:

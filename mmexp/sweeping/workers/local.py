@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mmexp.errors import UserError
 from mmexp.files import FAILED, KILLED
-from mmexp.sweeping.engine.work import Outcome, Work
-from mmexp.sweeping.workers.forkserver import HEAVY, ForkServer, Worker
+from mmexp.sweeping.workers.forkserver import HEAVY, Forked, ForkServer
+from mmexp.sweeping.workers.task import Outcome, Work
 from mmexp.sweeping.workers.worker import PARENT
 
 GRACE_S = 5.0
@@ -30,7 +30,7 @@ class Spawned:
     def __init__(self, work: Work, environment: dict[str, str]) -> None:
         with work.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mmexp.sweeping.workers.worker", str(work.task_file)],
+                [sys.executable, "-P", "-m", "mmexp.sweeping.workers.worker", str(work.task_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -42,22 +42,6 @@ class Spawned:
 
     def code(self) -> int | None:
         return self._process.poll()
-
-
-class Forked:
-    """A worker that a fork server starts; ``lost`` when the server died and the worker with it."""
-
-    def __init__(self, server: ForkServer, worker: Worker) -> None:
-        self.server, self.worker, self.lost = server, worker, False
-
-    @property
-    def pid(self) -> int | None:
-        return self.worker.pid
-
-    def code(self) -> int | None:
-        alive = self.server.look()
-        self.lost = not alive and self.worker.code is None
-        return -signal.SIGKILL if self.lost else self.worker.code
 
 
 @dataclass
@@ -116,9 +100,9 @@ class LocalLauncher:
     def cancel(self, handle: Handle) -> None:
         deadline, asked = time.monotonic() + GRACE_S, False
         while handle.process.code() is None:
-            if handle.process.pid is None and self._server is not None:
-                self._server.process.kill()  # it is still importing; its other workers are started again
-            elif time.monotonic() >= deadline:
+            if handle.process.pid is None:
+                break  # it waits for the server and has begun nothing
+            if time.monotonic() >= deadline:
                 _end_group(handle, signal.SIGKILL)
             elif not asked:
                 asked = _end_group(handle, signal.SIGTERM)
@@ -135,13 +119,12 @@ class LocalLauncher:
         environment = self._environment(work, slot)
         if not self.fork:
             return Spawned(work, environment)
-        if self._server is not None and self._server.process.poll() is not None:
-            self.close()
+        if self._server is not None and self._server.pid is not None and not self._server.is_alive():
             self.keeps_code = False  # the next server loads the files as they are now
         self.prepare(work.num_threads)
         assert self._server is not None
-        worker = self._server.start(work.task_file, work.log_file, environment, work.modules)
-        return Forked(self._server, worker)
+        self._server.ensure_running()
+        return Forked(self._server, work.task_file, work.log_file, environment)
 
     def _environment(self, work: Work, slot: int) -> dict[str, str]:
         """Variables that a worker has beyond those of the controller."""

@@ -1,4 +1,4 @@
-"""``python -m mmexp.sweeping.workers.worker TASK_FILE``: make one frozen stage, then end.
+"""``python -P -m mmexp.sweeping.workers.worker TASK_FILE``: make one frozen stage, then end.
 
 Ends its whole process group when the process that started it is gone: nothing goes on unseen.
 """
@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from mmexp.files import DONE
-from mmexp.sweeping.engine.work import do_work
+from mmexp.sweeping.workers.task import do_work
 
 WATCH_S = 0.5
 PARENT = "MMEXP_CONTROLLER"
@@ -33,6 +34,19 @@ def work(task_file: Path, parent: int | None) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def work_forked(task_file: str, log_file: str, environment: Mapping[str, str]) -> NoReturn:
+    """In a process that a fork server has just forked: own session, own log, own environment; then the work."""
+    parent = os.getppid()
+    os.setsid()
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    os.environ.update(environment)
+    work(Path(task_file), parent)
 
 
 def end_with(parent: int) -> None:

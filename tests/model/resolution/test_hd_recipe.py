@@ -3,8 +3,8 @@
 import pytest
 
 from mmexp.config import SCALES, Composer
+from mmexp.planning.check import check_trial
 from mmexp.stages.graph import build_graph
-from mmexp.sweeping.spec.check import check_trial
 
 HD = "experiments=llava15_hd"
 

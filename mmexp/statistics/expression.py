@@ -1,16 +1,14 @@
-"""Claims of a sweep's file: comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
+"""Comparisons of ``row.metric`` terms, parsed and never evaluated as code."""
 
 import ast
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.statistics.measurements import Term
 
 TERM = re.compile(r"(?<![\w.])([^\W\d]\w*)\.([^\W\d]\w*)(?![\w.])")
-ENTRY_KEYS = ("id", "claim", "check", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +46,6 @@ def check_names(check: str, rows: Collection[str]) -> None:
         for row, _ in linear.terms:
             if row not in rows:
                 raise UserError(f"check '{check}' names row '{row}'; {nearest(row, rows)}")
-
-
-def check_findings(entries: Any, rows: Collection[str]) -> None:
-    """The node ``sweep.findings`` before anything is run.
-
-    Raises:
-        UserError: an entry that is none, an unknown key, a check that cannot be read or names a row not in ``rows``.
-    """
-    if entries is None:
-        return
-    if not isinstance(entries, list):
-        raise UserError("sweep.findings: write a list of {id: ..., claim: ..., check: row_a.metric > row_b.metric}")
-    for number, entry in enumerate(entries):
-        where = f"sweep.findings[{number}]"
-        if not isinstance(entry, Mapping) or "check" not in entry:
-            raise UserError(f"{where}: write {{id: ..., claim: ..., check: row_a.metric > row_b.metric}}")
-        for key in entry:
-            if key not in ENTRY_KEYS:
-                raise UserError(f"{where}.{key}: no such key; {nearest(str(key), ENTRY_KEYS)}")
-        try:
-            check_names(str(entry["check"]), rows)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
 
 
 def _tree(check: str) -> tuple[ast.expr, dict[str, Term]]:

@@ -7,7 +7,7 @@ does, a worker process reads the task file, makes the stage and writes the outco
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +33,6 @@ class Work:
     num_threads: int | None
     """None leaves thread counts alone."""
     wants_gpu: bool
-    modules: tuple[str, ...]
-    """That its config names."""
 
     @property
     def outcome_file(self) -> Path:
@@ -94,22 +92,9 @@ def write_task(folder: Path, spec: StageSpec, store: Store, context: TrialContex
         log_file=folder / "logs" / f"{name}.log",
         num_threads=spec.node.get("num_threads"),
         wants_gpu=spec.runtime.get("accelerator", "cpu") != "cpu",
-        modules=tuple(dict.fromkeys(target_modules(spec.node))),
     )
     work.outcome_file.unlink(missing_ok=True)
     return work
-
-
-def target_modules(value: Any) -> Iterator[str]:
-    """Modules of all ``_target_`` in a node."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield str(value["_target_"]).rpartition(".")[0]
-        for item in value.values():
-            yield from target_modules(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from target_modules(item)
 
 
 def do_work(task_file: Path) -> Outcome:

@@ -3,7 +3,7 @@
 import pytest
 
 from mmexp.errors import UserError
-from mmexp.sweeping.spec.findings import check_names, parse_check
+from mmexp.statistics.expression import check_names, parse_check
 
 
 def terms(check):

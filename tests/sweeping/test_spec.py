@@ -1,8 +1,12 @@
 import pytest
 
+from mmexp.config.overrides import as_text
+from mmexp.config.schema import read_node
 from mmexp.errors import UserError
-from mmexp.sweeping.spec.overrides import as_text
-from mmexp.sweeping.spec.rows import check_node, expand, read_command_line, slug
+from mmexp.sweeping.search.table import Table
+from mmexp.sweeping.spec.command_line import read_command_line, slug
+from mmexp.sweeping.spec.schema import SweepNode
+from mmexp.sweeping.spec.table import expand
 
 NODE = {
     "metric": "overall",
@@ -19,7 +23,18 @@ NODE = {
 
 
 def requests(node=NODE, arguments=(), blind=False):
-    return expand(node, read_command_line(arguments), blind=blind)
+    return expand(read_node(SweepNode, node, "sweep"), read_command_line(arguments), blind=blind)
+
+
+class Sweep:
+    """Stands for an open sweep of a file."""
+
+    is_multirun, adds_blind = False, False
+
+    def __init__(self, node):
+        self.raw, self.line = node, read_command_line(["sweeps=x"])
+        self.node = read_node(SweepNode, node, "sweep")
+        self.seeds = tuple(self.node.seeds)
 
 
 def test_rows_times_seeds_with_seeds_last():
@@ -110,7 +125,7 @@ def test_only_selects_rows_and_keeps_the_others_known():
     [
         (["projector=mlp2x_gelu"], "projector: row 'linear' sets it"),
         (["projector=a,b"], "projector: row 'linear' sets it .*so the command line cannot"),
-        (["seed=a"], "a seed is a whole number"),
+        (["seed=a"], "a seed must be an integer"),
         (["x=interval(1,2)"], "an interval has no list"),
         (["x=[1"], "is not a valid override"),
     ],
@@ -128,28 +143,28 @@ def test_mistakes_on_the_command_line(arguments, message):
         ({"only": ["fw"]}, "no row 'fw'; did you mean 'few'"),
         ({"findings": [{"check": "fw.x > linear.x"}]}, r"sweep.findings\[0\]: .*row 'fw'; did you mean 'few'"),
         ({"findings": [{"check": "few.x"}]}, r"sweep.findings\[0\]: check 'few.x' must be comparisons"),
-        ({"findings": [{"chek": "few.x > linear.x"}]}, r"sweep.findings\[0\]: write"),
+        ({"findings": [{"chek": "few.x > linear.x"}]}, r"sweep.findings\[0\].chek: no such key; did you mean 'check'"),
         ({"findings": [{"check": "few.x > 1", "clam": ""}]}, r"sweep.findings\[0\].clam: .*'claim'"),
-        ({"findings": "few.x > linear.x"}, "sweep.findings: write a list"),
+        ({"findings": "few.x > linear.x"}, "sweep.findings: 'few.x > linear.x' must be a list"),
         ({"rows": {}}, "needs sweep.rows"),
-        ({"rows": ["a"]}, "needs sweep.rows"),
-        ({"rows": {"a": ["projector=linear"]}, "baseline": None}, r"sweep.rows.a: write"),
+        ({"rows": ["a"]}, r"sweep.rows: \['a'\] must be a mapping"),
+        ({"rows": {"a": ["projector=linear"]}, "baseline": None}, r"sweep.rows.a: .* must be a mapping .overrides"),
         (
             {"rows": {"a": {"override": []}}, "baseline": None},
             "sweep.rows.a.override: no such key; did you mean 'overrides'",
         ),
-        ({"seeds": ["a"]}, "a list of whole numbers"),
-        ({"axes": {"llm": "base"}}, "sweep.axes.llm: a list"),
+        ({"seeds": ["a"]}, r"sweep.seeds\[0\]: 'a' must be an integer"),
+        ({"axes": {"llm": "base"}}, "sweep.axes.llm: 'base' must be a list"),
         ({"axes": {"projector": ["linear"]}}, "so sweep.axes cannot"),
         ({"zip": {"llm": ["base"], "trainer": ["a", "b"]}}, "one length; llm has 1, trainer has 2 values"),
         ({"zip": {"llm": ["base"]}, "axes": {"llm": ["base"]}}, r"sweep.zip.llm: is an axis of its own too"),
         ({"zip": {"projector": ["linear"]}}, "so sweep.axes cannot"),
-        ({"zip": ["llm"]}, r"sweep.zip: write {KEY"),
+        ({"zip": ["llm"]}, r"sweep.zip: .* must be a mapping"),
         ({"exclude": [{"row": "fw"}]}, r"sweep.exclude\[0\].row: no value 'fw'; did you mean 'few'"),
         ({"exclude": [{"lm": "base"}], "axes": {"llm": ["base"]}}, "no such axis; did you mean 'llm'"),
         ({"exclude": [{"row": "few"}, {"row": "linear"}]}, "leaves nothing"),
-        ({"exclude": ["few"]}, "write a list of"),
-        ({"cumulative": "yes"}, "sweep.cumulative: yes: write true or false"),
+        ({"exclude": ["few"]}, r"sweep.exclude\[0\]: 'few' must be a mapping"),
+        ({"cumulative": "yes"}, "sweep.cumulative: 'yes' must be true or false"),
         ({"rows": {"a": {"overrides": ["llm=base,large"]}}, "baseline": None}, "use sweep.axes"),
         ({"rows": {"a": {"overrides": ["seed=2"]}}, "baseline": None}, "seeds belong to sweep.seeds"),
     ],
@@ -157,8 +172,7 @@ def test_mistakes_on_the_command_line(arguments, message):
 def test_mistakes_in_the_sweep_node(changes, message):
     node = {**NODE, **changes}
     with pytest.raises(UserError, match=message):
-        check_node(node, "x")
-        requests(node)
+        Table(sweep=Sweep(node))
 
 
 def test_the_name_says_what_the_command_line_changes():

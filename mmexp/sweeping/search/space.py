@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmexp.config import options
+from mmexp.config.overrides import as_text, parse
 from mmexp.errors import UserError, nearest
-from mmexp.sweeping.spec.overrides import as_text, parse
 
 Point = Mapping[str, Any]
 """Name of a dimension -> value: text for a choice, else a number."""
@@ -113,23 +113,18 @@ class Space:
         return json.loads(json.dumps(dict(sorted(parts.items()))))
 
 
-def read_space(node: Any, arguments: Sequence[str], scale: str) -> tuple[Space, list[str]]:
+def read_space(node: Mapping[str, Any] | None, arguments: Sequence[str], scale: str) -> Space:
     """The space of ``sweep.search.space`` and of the command line, which replaces dimensions of the same key.
 
     Args:
         node: key -> list of values, or a text in Hydra's sweep syntax (``interval(0,1)``, ``range(1,9,2)``, ``a,b``,
             ``glob(mlp*)``, ``tag(log,interval(1e-5,1e-1))``).
-        arguments: overrides; those that sweep (but seeds) become dimensions.
+        arguments: overrides with several values or an interval; they become dimensions.
         scale: for the options of a group that ``glob`` means.
-
-    Returns:
-        The space, and the overrides that have one value.
 
     Raises:
         UserError: a dimension that cannot be read, or nothing to search.
     """
-    if not isinstance(node or {}, Mapping):
-        raise UserError("sweep.search.space: write {key: [value, ...]} or {key: interval(low,high)}")
     found = {}
     for key, value in (node or {}).items():
         where = f"sweep.search.space.{key}"
@@ -137,19 +132,15 @@ def read_space(node: Any, arguments: Sequence[str], scale: str) -> tuple[Space, 
             _from_list(str(key), value, where) if isinstance(value, list) else _from_text(str(key), value, where, scale)
         )
         found[dimension.name] = dimension
-    plain = []
     for override in parse(arguments):
-        if override.is_sweep_override() and override.key_or_group != "seed":
-            dimension = _from_override(override, str(override.input_line), scale)
-            found[dimension.name] = dimension
-        else:
-            plain.append(str(override.input_line))
+        dimension = _from_override(override, str(override.input_line), scale)
+        found[dimension.name] = dimension
     if not found:
         raise UserError(
             "sweep.search.space: nothing to search; give {key: [value, ...]} there, or key=a,b or "
             "key='interval(low,high)' on the command line"
         )
-    return Space(tuple(found.values())), plain
+    return Space(tuple(found.values()))
 
 
 def _from_list(key: str, values: list[Any], where: str) -> Dimension:

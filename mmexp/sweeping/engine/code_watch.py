@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+PACKAGE = Path(__file__).parents[2]
 
-class Edits:
+
+class CodeWatch:
     """Remembers the package's files as they are now."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(__file__).parents[2]
+    def __init__(self, folder: Path = PACKAGE) -> None:
+        self.folder = folder
         self._before = self._look()
 
-    def first(self) -> Path | None:
+    def first_edit(self) -> Path | None:
         """A file that was changed, added or removed since the last call (or since the start)."""
         now, before = self._look(), self._before
         self._before = now
