@@ -81,7 +81,7 @@ def run_rows(configs: list[dict[str, Any]], runtime: dict[str, Any], folder: Pat
 def bound(config: dict[str, Any], taps: dict[str, list[Any]], images: int) -> tuple[int, int]:
     """Bytes of the maps that the rows need together, and of the maps at all depths, for so many images in float32."""
     needed = everything = 0
-    for name, encoder in meta_model(config["evaluation"]["model"]).sight.encoders.items():
+    for name, encoder in meta_model(config["evaluation"]["model"]).vision.encoders.items():
         shapes = [encoder.shape(tap) for tap in range(encoder.depth + 1)]
         sizes = [shape.num_tokens * shape.dim * 4 for shape in shapes]
         needed += sum(sizes[max(depths_of([tap]))] for tap in taps[name])

@@ -15,7 +15,7 @@ class UserError(ValueError):
 def nearest(name: str, options: Iterable[str]) -> str:
     """Text that offers the nearest option, for the end of an error message.
 
-    Returns `` did you mean 'x'?`` when one is close, else the list of what there is.
+    Returns `` did you mean 'x'?`` when one is close, else the list of options.
     """
     options = sorted(options)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""The model hub: asked whether it is there before it is asked for anything, so that without it we fail at once."""
+"""The model hub: checked once before anything is requested, so that without it we fail at once."""
 
 import socket
 import sys
@@ -43,7 +43,7 @@ def from_hub(name: str, key: str, fetch: Callable[[], Fetched]) -> Fetched:
         key: config key that names it, for the message.
 
     Raises:
-        UserError: it cannot be had; says what to download.
+        UserError: it cannot be loaded; says what to download.
     """
     from transformers.utils import logging
 
@@ -59,6 +59,6 @@ def from_hub(name: str, key: str, fetch: Callable[[], Fetched]) -> Fetched:
             raise UserError(f"{key}: '{name}' is not a checkpoint ({reason})") from error
         state = "gave nothing" if online else "cannot be reached, and it is not in the local cache"
         raise UserError(
-            f"{key}: '{name}' is no folder here and the hub {state}; run 'hf download {name}' where there is access "
-            "and set HF_HOME, or give the folder" + (f" ({reason})" if online else "")
+            f"{key}: '{name}' is not a local folder and the hub {state}; run 'hf download {name}' where it can be "
+            "reached and set HF_HOME, or give the folder" + (f" ({reason})" if online else "")
         ) from error

@@ -47,4 +47,4 @@ def test_a_log_gets_no_bars_of_loaded_weights(tmp_path: Path) -> None:
 
     logging.enable_progress_bar()
     hub.from_hub(str(tmp_path), "llm.checkpoint", lambda: None)
-    assert not logging.is_progress_bar_enabled()  # stderr of a test is no terminal
+    assert not logging.is_progress_bar_enabled()  # stderr of a test is not a terminal

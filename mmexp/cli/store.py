@@ -7,6 +7,7 @@ from typing import Any
 from mmexp.cli.arguments import read_arguments
 from mmexp.config import Composer
 from mmexp.errors import UserError, nearest
+from mmexp.statistics import numbers
 
 HELP = """\
 mmexp store ls                        stages and runs, their sizes, and who refers to them
@@ -20,7 +21,6 @@ mmexp store gc [--delete] [--runs]    what nobody refers to; deletes it only wit
 What a sweep's ledger refers to, now or in an earlier form of its table, is never deleted; nor what is being made.
 """
 ACTIONS = ("ls", "explain", "gc")
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -78,8 +78,8 @@ def show(store: Any, sweeps: Path) -> None:
         kind = "run" if item.is_run else "stage"
         state = ("earlier version" if item.earlier else "finished") if item.finished else "begun"
         users = f"{len(item.used_by)} users, {item.used_by[0]}" if item.used_by else "nobody refers to it"
-        print(f"{kind:<5}  {item.key[:20]:<20}  {item.name:<16}  {state:<15}  {size_text(item.size):>8}  {users}")
-    print(f"{len(items)} entries, {size_text(sum(item.size for item in items))} in {store.stages} and {store.runs}")
+        print(f"{kind:<5}  {item.key[:20]:<20}  {item.name:<16}  {state:<15}  {numbers.size(item.size):>8}  {users}")
+    print(f"{len(items)} entries, {numbers.size(sum(item.size for item in items))} in {store.stages} and {store.runs}")
 
 
 def collect(store: Any, sweeps: Path, days: float, flags: set[str]) -> None:
@@ -87,16 +87,8 @@ def collect(store: Any, sweeps: Path, days: float, flags: set[str]) -> None:
 
     found = garbage(store, inventory(store, sweeps), days, "--runs" in flags)
     for item in found:
-        print(f"{item.folder}  {item.name}  {size_text(item.size)}")
+        print(f"{item.folder}  {item.name}  {numbers.size(item.size)}")
         if "--delete" in flags:
             delete(item)
     verb = "deleted" if "--delete" in flags else "could be deleted (--delete)"
-    print(f"{len(found)} entries, {size_text(sum(item.size for item in found))} {verb}")
-
-
-def size_text(size: float) -> str:
-    for unit in UNITS[:-1]:
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} {UNITS[-1]}"
+    print(f"{len(found)} entries, {numbers.size(sum(item.size for item in found))} {verb}")

@@ -1,6 +1,6 @@
-"""Typos in the body of an experiment or a sweep: Hydra merges any key, and the baseline would run under a new name.
+"""Typos in the body of an experiment or a sweep: Hydra merges any key, so the baseline would run under a new name.
 
-A body may only set what is there without it, after the options that it chooses. New names are allowed where names are
+A body may only set keys that exist without it, once its options are chosen. New names are allowed where names are
 free, as in a mapping of datasets.
 """
 
@@ -42,7 +42,7 @@ def _check_body(scale: str, group: str, option: str, folder: Path) -> None:
         return
     try:
         without: Any = OmegaConf.to_container(hydra.compose(scale, list(_chosen(body, group))), resolve=False)
-    except HydraException:  # what it chooses does not stand alone, so there is nothing to compare with
+    except HydraException:  # its options do not compose by themselves, so there is nothing to compare with
         return
     for key, value in body.items():
         if key not in NOT_CHECKED and key in without:

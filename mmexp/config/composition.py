@@ -1,4 +1,4 @@
-"""One config from files and overrides, checked: nothing that Hydra would silently accept gets through."""
+"""One config from files and overrides, checked: mistakes that Hydra would silently accept are refused."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,7 +124,7 @@ def compose(scale: str, overrides: Sequence[str] = ()) -> "DictConfig":
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Raises ``UserError`` for an override without a key, on which Hydra's own parser stumbles, and a name twice."""
+    """Raises ``UserError`` for an override without a key, which Hydra's parser cannot report, and a repeated name."""
     for override in overrides:
         if not override.lstrip("+~") or override.lstrip("+~").startswith("="):
             raise UserError(f"'{override}' is not a valid override; write key=value")
@@ -143,14 +143,14 @@ def _check_launcher(overrides: Sequence[str], scale: str) -> None:
 
 
 def _check_once(override: str) -> None:
-    """Of two equal names Hydra drops one in silence: ``encoder=[clip,clip]`` would be one encoder."""
+    """Of two equal names Hydra silently drops one: ``encoder=[clip,clip]`` would be one encoder."""
     group, _, value = override.lstrip("+~").partition("=")
     if group not in LISTS or not value.startswith("["):
         return
     names = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"{override}: '{twice}' is there twice; each {group} can be chosen once")
+        raise UserError(f"{override}: '{twice}' occurs twice; each {group} can be chosen once")
 
 
 def chosen(config: "DictConfig", hydra_choices: Mapping[Any, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def chosen(config: "DictConfig", hydra_choices: Mapping[Any, Any]) -> dict[str, 
 
 
 def check(config: "DictConfig", scale: str) -> None:
-    """What Hydra lets through: unknown top-level keys, ghost encoders, a seed that is no number.
+    """What Hydra lets through: unknown top-level keys, ghost encoders, a seed that is not an integer.
 
     Raises:
         UserError: the first such thing.
@@ -181,7 +181,7 @@ def check(config: "DictConfig", scale: str) -> None:
         if not hasattr(node, "get") or "_target_" not in node:
             raise UserError(
                 f"model.encoders.{name}: has no _target_, so no encoder of that name is chosen; "
-                f"there is {', '.join(options('encoder', scale))}"
+                f"choose from: {', '.join(options('encoder', scale))}"
             )
 
 

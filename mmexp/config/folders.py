@@ -8,9 +8,9 @@ from mmexp.errors import UserError, nearest
 
 SCALES = ("lab", "paper")
 HIDDEN = ("scale", "hydra")
-"""Folders of conf/ that are no groups."""
+"""Folders of conf/ that are not groups."""
 TOP_GROUPS = ("experiments", "sweeps")
-"""Groups that lie beside conf/, not in it."""
+"""Groups whose folders are beside conf/, not in it."""
 
 _active: list[str] = []
 
@@ -24,7 +24,7 @@ def config_root() -> Path:
 
 def check_scale(scale: str) -> None:
     if scale not in SCALES:
-        raise UserError(f"--scale: no '{scale}'; {nearest(scale, SCALES)}")
+        raise UserError(f"--scale: unknown '{scale}'; {nearest(scale, SCALES)}")
 
 
 def own_folders(scale: str) -> list[Path]:
@@ -58,7 +58,7 @@ def searching(scale: str) -> Iterator[None]:
 
 
 def active_scale() -> str | None:
-    """The scale whose configs Hydra shall search now; None outside ``searching``."""
+    """The scale whose configs Hydra searches now; None outside ``searching``."""
     return _active[-1] if _active else None
 
 
@@ -72,7 +72,7 @@ def groups(scale: str) -> list[str]:
 
 
 def options(group: str, scale: str) -> dict[str, Path]:
-    """Option -> file of a group; of two with one name the one that Hydra finds first."""
+    """Option -> file of a group; of two with the same name the one that Hydra finds first."""
     found: dict[str, Path] = {}
     for folder in search_folders(scale):
         base = folder / group
@@ -82,7 +82,7 @@ def options(group: str, scale: str) -> dict[str, Path]:
 
 
 def headline(path: Path) -> str:
-    """First comment line of a config file that is no directive: what the option is."""
+    """First comment line of a config file, directives apart: what the option is."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.startswith("#") and not line.startswith("# @"):

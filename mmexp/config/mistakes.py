@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say about a config, as one line that names the key and the nearest thing there is."""
+"""Errors of Hydra and OmegaConf, as one line that names the key and the nearest valid one."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +59,7 @@ def _no_key(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
 
 
 def _missing_parent(key: str, overrides: Sequence[str], scale: str) -> str:
-    """A dotted key whose beginning is already wrong: name the first wrong part."""
+    """A dotted key that is wrong before its last part: name the first wrong part."""
     parts = key.split(".")
     for end in range(1, len(parts)):
         parent = ".".join(parts[: end - 1])
@@ -67,11 +67,11 @@ def _missing_parent(key: str, overrides: Sequence[str], scale: str) -> str:
         names = [str(option) for option in node] if isinstance(node, dict) else []
         if parts[end - 1] not in names:
             return f"{key}: no such key; '{parts[end - 1]}': {nearest(parts[end - 1], names)}"
-    return f"{key}: '{'.'.join(parts[:-1])}' is a value and has no keys"
+    return f"{key}: '{'.'.join(parts[:-1])}' is a value, so it has no keys"
 
 
 def _node(path: str, overrides: Sequence[str], without: str, scale: str) -> Any:
-    """What stands at a dotted path of the config, without the override that is wrong."""
+    """The value at a dotted path of the config, without the override that is wrong."""
     import hydra
     from omegaconf import OmegaConf
 
@@ -88,7 +88,7 @@ def _node(path: str, overrides: Sequence[str], without: str, scale: str) -> Any:
 
 
 def _already(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
-    return f"+{found[1]}: is there already; leave out the '+'"
+    return f"+{found[1]}: exists already; leave out the '+'"
 
 
 def _not_there(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
@@ -101,7 +101,7 @@ def _ambiguous(found: re.Match[str], overrides: Sequence[str], scale: str) -> st
 
 
 def _group_place(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
-    return f"{found[1]}: no such place for a group; choose from: {found[2]}"
+    return f"{found[1]}: not a valid place for a group; choose from: {found[2]}"
 
 
 def _grammar(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
@@ -121,7 +121,7 @@ def _parses(override: str) -> bool:
 
 
 def _interpolation(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
-    return f"{found[2]}: refers to '{found[1]}', which is not there"
+    return f"{found[2]}: refers to '{found[1]}', which does not exist"
 
 
 def _resolution(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
@@ -130,7 +130,7 @@ def _resolution(found: re.Match[str], overrides: Sequence[str], scale: str) -> s
 
 def _no_choice(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
     bad = next((override for override in overrides if found[1] in override), found[1])
-    return f"{bad}: '{found[1]}' is no group, so it cannot choose an option"
+    return f"{bad}: '{found[1]}' is not a group, so it cannot choose an option"
 
 
 def _missing_value(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:

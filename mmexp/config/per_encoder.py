@@ -1,8 +1,8 @@
-"""One stage in a recipe's file, one stage for each chosen encoder in the config (Eagle's pre-alignment).
+"""Stage templates: one stage in a recipe's file, one for each chosen encoder in the config (Eagle's pre-alignment).
 
 A stage with ``per_encoder: true`` is a template. When a config is resolved, ``prealign`` becomes ``prealign_clip``,
 ``prealign_sam``, ...: each has one encoder in its ``model.encoders`` and reads nothing of the others, so its key is the
-same in whatever combination the encoder stands, and a search trains it once. A value ``stage:prealign`` elsewhere
+same whatever the encoder is combined with, and a search trains it once. A value ``stage:prealign`` elsewhere
 becomes the list of all of them, in the encoders' order.
 """
 
@@ -18,7 +18,7 @@ def expand_stages(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config whose ``recipe.stages`` has no templates.
 
     Raises:
-        UserError: a template without encoders; a stage made of one has the name of another stage.
+        UserError: a template without encoders; a stage made from one has the name of another stage.
     """
     recipe = config.get("recipe") or {}
     stages: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def _copies(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
     model = node.get("model") or {}
     encoders = model.get("encoders")
     if not encoders:
-        raise UserError(f"{where}: the stage is made for each of its model.encoders, and has none")
+        raise UserError(f"{where}: the stage is a template for each of its model.encoders, but has none")
     rest = {key: value for key, value in node.items() if key != MARK}
     return {
         f"{name}_{encoder}": {**rest, "model": {**model, "encoders": {encoder: part}}}

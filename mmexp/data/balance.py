@@ -41,7 +41,7 @@ class Selection:
     """Base of the strategies that can leave datasets out.
 
     Args:
-        tasks: dataset -> task, or None; only what names a task needs it.
+        tasks: dataset -> task, or None; needed only where a task is named.
         leave_out: datasets and tasks that are not drawn from.
         only: datasets and tasks that alone are drawn from; None for all.
     """
@@ -60,7 +60,7 @@ class Selection:
                     raise UserError(f"balance.{key}: no dataset or task '{name}'; {nearest(str(name), known)}")
         left = [name for name in names if self._is_drawn(name)]
         if not left:
-            raise UserError("balance: leave_out and only leave no dataset")
+            raise UserError("balance: nothing is left to draw from after leave_out and only")
         return left
 
     def _is_drawn(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class Subset(Selection):
     ) -> None:
         super().__init__(tasks=tasks, leave_out=leave_out, only=only)
         if not 0 < fraction <= 1:
-            raise UserError(f"balance.fraction: {fraction}; above 0 and at most 1")
+            raise UserError(f"balance.fraction: {fraction} must be above 0 and at most 1")
         self.fraction = fraction
 
     def shares(self, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -142,7 +142,7 @@ class Subset(Selection):
         if shards:
             raise UserError(
                 f"balance.fraction: dataset '{next(iter(shards))}' is in shards and can only be read as a whole; "
-                "put fewer of them into its folder"
+                "to use less, put fewer shards into its folder"
             )
         return SubsetOrder(sizes, self.fraction, seed)
 
@@ -176,7 +176,7 @@ class PerSample(DatasetBalance):
     ) -> None:
         super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
         if limit < 1:
-            raise UserError(f"balance.limit: {limit}; at least 1 sample")
+            raise UserError(f"balance.limit: {limit} must be at least 1 sample")
         self.limit = limit
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -197,7 +197,7 @@ class Temperature(DatasetBalance):
     ) -> None:
         super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
         if not temperature > 0:
-            raise UserError(f"balance.temperature: {temperature}; above 0")
+            raise UserError(f"balance.temperature: {temperature} must be above 0")
         self.temperature = temperature
 
     def weights(self, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -220,7 +220,7 @@ class Tuned(DatasetBalance):
         super().__init__(tasks=tasks, leave_out=leave_out, only=only, replacement=replacement)
         negative = [name for name, weight in dataset_weights.items() if not 0 <= weight < float("inf")]
         if negative:
-            raise UserError(f"balance.dataset_weights.{negative[0]}: {dataset_weights[negative[0]]}; at least 0")
+            raise UserError(f"balance.dataset_weights.{negative[0]}: {dataset_weights[negative[0]]} must be at least 0")
         self.dataset_weights = dataset_weights
 
     def needed(self, names: Sequence[str]) -> list[str]:

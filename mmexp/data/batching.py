@@ -24,7 +24,7 @@ class Batching:
     """How samples become batches; the node ``batching`` of a stage's data.
 
     Raises:
-        UserError: a value that cannot be.
+        UserError: an invalid value.
     """
 
     batch_size: int
@@ -43,14 +43,14 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.packing not in PACKINGS:
-            raise UserError(f"batching.packing: no '{self.packing}'; {nearest(str(self.packing), PACKINGS)}")
+            raise UserError(f"batching.packing: unknown '{self.packing}'; {nearest(str(self.packing), PACKINGS)}")
         for name in ("batch_size", "max_length"):
             if getattr(self, name) < 1:
-                raise UserError(f"batching.{name}: {getattr(self, name)}; at least 1")
+                raise UserError(f"batching.{name}: {getattr(self, name)} must be at least 1")
         if self.row_length is not None and self.row_length < self.max_length:
             raise UserError(f"batching.row_length: {self.row_length} is less than max_length {self.max_length}")
         if self.max_bad_samples < 0:
-            raise UserError(f"batching.max_bad_samples: {self.max_bad_samples}; at least 0")
+            raise UserError(f"batching.max_bad_samples: {self.max_bad_samples} must be at least 0")
 
     @property
     def capacity(self) -> int:
@@ -199,7 +199,7 @@ def _single(conversation: TokenizedSample) -> Block:
 
 
 def _shared(conversations: Sequence[TokenizedSample]) -> Block:
-    """Segment 0 is the prefix; positions of each conversation go on after it."""
+    """Segment 0 is the prefix; positions of each conversation continue after it."""
     prefix = conversations[0].prefix_length
     own = [len(conversation.input_ids) - prefix for conversation in conversations]
     labels = [np.full(prefix, IGNORE_INDEX), *(conversation.labels[prefix:] for conversation in conversations)]

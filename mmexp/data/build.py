@@ -1,4 +1,4 @@
-"""From the node ``data`` of a training stage to its windows, and figures of them."""
+"""From the node ``data`` of a training stage to its windows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mmexp.data.prepare import SampleReader
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.errors import UserError, nearest
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import IGNORE_INDEX, ImageSize, Resolution, Source
+from mmexp.interfaces import ImageSize, Resolution, Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,18 +25,6 @@ class ModelFacts:
     num_visual_tokens: Callable[[ImageSize], int]
     features: Features | None
     """Stored features of frozen encoders, or None."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenStats:
-    """Figures of some samples of a mixture, for a plan."""
-
-    samples: int
-    conversations: int
-    visual_tokens: int
-    text_tokens: int
-    trained_tokens: int
-    longest: int
 
 
 def build_batching(node: Mapping[str, Any]) -> Batching:
@@ -93,24 +81,3 @@ def build_windows(
         cache_bytes=cache_bytes,
     )
     return WindowMaker(reader=reader, shard=shard)
-
-
-def token_stats(windows: WindowMaker, num_samples: int) -> TokenStats:
-    """Figures of the first samples of a mixture; of the images only the headers are read.
-
-    Raises:
-        BadSample: one of them is bad.
-    """
-    places = windows.reader.mixture.places(range(num_samples))
-    samples = [windows.reader.tokenize(place, position) for position, place in enumerate(places)]
-    conversations = [conversation for sample in samples for conversation in sample]
-    lengths = [len(conversation.input_ids) for conversation in conversations]
-    visual = sum(conversation.num_visual_tokens for conversation in conversations)
-    return TokenStats(
-        samples=num_samples,
-        conversations=len(conversations),
-        visual_tokens=visual,
-        text_tokens=sum(lengths) - visual,
-        trained_tokens=sum(int((conversation.labels != IGNORE_INDEX).sum()) for conversation in conversations),
-        longest=max(lengths),
-    )

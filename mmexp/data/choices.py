@@ -17,7 +17,7 @@ def choice_lines(choices: Sequence[str]) -> list[str]:
     return [f"{letter}. {text}" for letter, text in zip(LETTERS, choices, strict=False)]
 
 
-def shuffled(turn: Turn, dice: "np.random.Generator") -> Turn:
+def shuffled(turn: Turn, rng: "np.random.Generator") -> Turn:
     """The turn with its choices in a random order, and the letter that its answer has there.
 
     The stored sample stays as it is: shuffling it in place makes the stored letter wrong from the second visit on
@@ -25,6 +25,6 @@ def shuffled(turn: Turn, dice: "np.random.Generator") -> Turn:
     """
     if not turn.choices:
         return turn
-    order = dice.permutation(len(turn.choices)).tolist()
+    order = rng.permutation(len(turn.choices)).tolist()
     place = order.index(LETTERS.index(turn.answer))
     return replace(turn, choices=tuple(turn.choices[number] for number in order), answer=LETTERS[place])

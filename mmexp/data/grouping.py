@@ -47,11 +47,11 @@ class ModalityOrder:
 
 
 def deal(lengths: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """Deal numbers, longest first, each to the hand with the least total length that is not full.
+    """Deal numbers, longest first, each to the group with the least total length that is not full.
 
     Args:
         lengths: of the samples.
-        sizes: how many each hand gets; they sum to ``len(lengths)``.
+        sizes: how many each group gets; they sum to ``len(lengths)``.
     """
     hands: list[list[int]] = [[] for _ in sizes]
     totals = [0] * len(sizes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.tar_members import is_member, read_member
 from mmexp.errors import UserError
 from mmexp.interfaces import ImageSize, Resolution
@@ -37,7 +37,7 @@ class LoadedImage:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds; features are views of memory-mapped files."""
+        """Bytes that it holds; features are views of memory-mapped files."""
         return sum(view.nbytes for view in self.views.values()) + 1000
 
 
@@ -76,7 +76,7 @@ class ImageReader:
         return LoadedImage(decoded.size, next(iter(counts.values())), views)
 
     def _check(self, size: ImageSize, origin: str) -> None:
-        """Raises ``BadSample`` for a size that a resolution cannot cut into views."""
+        """Raises ``BadSample`` for a size that a resolution cannot divide into views."""
         for resolution in self.resolutions.values():
             try:
                 resolution.num_views(size)

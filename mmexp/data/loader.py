@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
-from mmexp.data.bad_sample_budget import BadSampleBudget
+from mmexp.data.bad_samples import BadSample, BadSampleBudget
 from mmexp.data.batching import make_batch, place_blocks
 from mmexp.data.grouping import ModalityOrder, deal
 from mmexp.data.prepare import SampleReader
@@ -61,7 +60,7 @@ class WindowMaker:
         if size % shard.world_size:
             raise UserError(f"batching.batch_size: {size} samples cannot be divided among {shard.world_size} processes")
         if shard.micro_batch_size < 1:
-            raise UserError(f"runtime.micro_batch_size: {shard.micro_batch_size}; at least 1")
+            raise UserError(f"runtime.micro_batch_size: {shard.micro_batch_size} must be at least 1")
         own = size // shard.world_size
         self._portions = [min(shard.micro_batch_size, own - start) for start in range(0, own, shard.micro_batch_size)]
         self._rank, self._world_size = shard.rank, shard.world_size
@@ -87,7 +86,7 @@ class WindowMaker:
         return step * self.batching.batch_size + np.arange(self.batching.batch_size)
 
     def __getitem__(self, step: int) -> Window:
-        """Errors are handed over rather than raised: a worker process would turn them into text with a traceback."""
+        """Errors are returned rather than raised: a worker process would turn them into text with a traceback."""
         window = Window([], [])
         try:
             for positions in self.positions(step):
@@ -176,7 +175,7 @@ class TrainLoader:
     def _parallel(self, steps: range) -> Any:
         from torch.utils.data import DataLoader
 
-        # torch's types know no dataset of batches
+        # torch's types do not cover a dataset of batches
         dataset: Any = self.windows
         collate: Any = _as_it_is
         return DataLoader(

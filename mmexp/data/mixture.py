@@ -27,7 +27,7 @@ class Mixture:
 
     def __init__(self, *, datasets: Mapping[str, Source], balance: Balance, seed: int) -> None:
         if not datasets:
-            raise UserError("data.datasets: there is none; a mixture needs at least one")
+            raise UserError("data.datasets: is empty; a mixture needs at least one dataset")
         self.names, self.sources, self.seed = list(datasets), list(datasets.values()), seed
         self.sizes = {name: len(source) for name, source in datasets.items()}
         empty = [name for name, size in self.sizes.items() if size == 0]

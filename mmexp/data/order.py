@@ -57,6 +57,7 @@ class EpochOrder:
                 places[chosen] = self.walk.indices(int(epoch), offsets[chosen])
                 continue
             places[chosen] = self.permutations("all", self.total, int(epoch))[offsets[chosen]]
+        # The dataset of a place is the last one that starts at or before it.
         datasets = np.searchsorted(self.starts, places, side="right") - 1
         return datasets, places - self.starts[datasets]
 
@@ -76,7 +77,7 @@ class SubsetOrder:
     Args:
         sizes: dataset -> samples.
         fraction: of each dataset, above 0; at least one sample stays.
-        seed: of all draws. Which samples of a dataset stay depends on its name, not on what stands beside it, and those
+        seed: of all draws. Which samples of a dataset stay depends on its name, not on the other datasets, and those
             of a smaller fraction are among those of a larger one.
     """
 
@@ -109,7 +110,7 @@ class WeightedOrder:
     Args:
         sizes: dataset -> samples.
         weights: dataset -> weight, not negative, at least one positive; they need not sum to one.
-        seed: of all draws. A dataset's permutations depend on its name, not on what stands beside it.
+        seed: of all draws. A dataset's permutations depend on its name, not on the other datasets.
         replacement: each visit of a dataset draws any of its samples; otherwise its samples come in permutations,
             each once before one comes again. A dataset in shards comes shard by shard either way.
         shards: of the datasets that are in shards.
@@ -143,7 +144,7 @@ class WeightedOrder:
             chosen = blocks == block
             drawn, visit = self._block(int(block))
             datasets[chosen], visits[chosen] = drawn[offsets[chosen]], visit[offsets[chosen]]
-        indices = visits.copy()  # those that are drawn anew are indices already
+        indices = visits.copy()  # with replacement, a visit already is an index
         walked = ~self.drawn_anew[datasets]
         epochs, rests = np.divmod(visits, self.sizes[datasets])
         for dataset, epoch in np.unique(np.stack([datasets, epochs])[:, walked], axis=1).T.tolist():
@@ -170,10 +171,11 @@ class WeightedOrder:
         return self._blocks[block]
 
     def _draw_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Dataset of each position of a block, and number of the visit to it, or the index where drawn anew."""
+        """Dataset of each position of a block; and number of the visit to it, or with replacement the index."""
         before = self._counts_before(block)
         here = self._counts_before(block + 1) - before
         drawn = generator(self.seed, "block", block).permutation(np.repeat(np.arange(len(here)), here))
+        # A dataset's visits are numbered over the whole run: visit // size is its epoch, wherever its blocks begin.
         visits = np.empty(self.BLOCK, dtype=np.int64)
         for dataset in range(len(here)):
             visits[drawn == dataset] = before[dataset] + np.arange(here[dataset])
@@ -183,6 +185,8 @@ class WeightedOrder:
         return drawn, visits
 
     def _counts_before(self, block: int) -> np.ndarray:
+        # All blocks' counts come from one stream, row after row: a longer draw begins with the same rows, so how far it
+        # went so far changes nothing. Doubling keeps the redrawing cheap.
         if block >= len(self._before):
             number = 2 * block + 1
             drawn = generator(self.seed, "counts", 0).multinomial(self.BLOCK, self.shares, size=number)
@@ -192,6 +196,7 @@ class WeightedOrder:
 
 def generator(seed: int, purpose: str, number: int) -> np.random.Generator:
     """A stream of its own for each (seed, purpose, number)."""
+    # crc32 and not hash(): Python's hash of a text differs from process to process.
     return np.random.default_rng([seed, crc32(purpose.encode()), number])
 
 
@@ -254,6 +259,6 @@ class ShardWalk:
             inside = np.concatenate([self.starts[shard] + np.arange(self.sizes[shard]) for shard in shards])
             if len(self._groups) >= BLOCKS_KEPT:
                 self._groups.pop(next(iter(self._groups)))
-            dice = generator(self.seed, f"epoch {epoch} of {self.name}", group)
-            self._groups[epoch, group] = dice.permutation(inside)
+            rng = generator(self.seed, f"epoch {epoch} of {self.name}", group)
+            self._groups[epoch, group] = rng.permutation(inside)
         return self._groups[epoch, group]

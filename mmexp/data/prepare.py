@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.batching import Batching, Block, make_blocks
 from mmexp.data.images import ImageReader, LoadedImage
 from mmexp.data.mixture import Mixture, Place
@@ -30,7 +30,7 @@ class ByteBudget:
 
 
 class Cache(Generic[Value]):
-    """Keeps values until the budget is spent; random access over an epoch has no better rule than first come."""
+    """Keeps values until the budget is spent: for random access over an epoch nothing beats first come, first kept."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self.budget = budget
@@ -133,7 +133,7 @@ class SampleReader:
         """The sample at ``place`` for ``position``, or the first good substitute; and what was bad.
 
         Raises:
-            UserError: no good one among many substitutes.
+            UserError: many substitutes were tried and all are bad.
         """
         bad: list[BadSample] = []
         for attempt in range(1, MAX_SUBSTITUTES + 2):
@@ -143,7 +143,7 @@ class SampleReader:
                 bad.append(error)
                 place = self.mixture.substitute(position, attempt)
         name = self.mixture.names[place[0]]
-        raise UserError(f"dataset '{name}': {len(bad)} samples drawn at random are all bad; the last one: {bad[-1]}")
+        raise UserError(f"dataset '{name}': all {len(bad)} samples drawn at random are bad; the last one: {bad[-1]}")
 
     def _prepare(self, place: Place, position: int) -> Prepared:
         kept = self._blocks.get(place)
@@ -173,14 +173,14 @@ class SampleReader:
     def _conversations(
         self, sample: Sample, image: Path | None, size: tuple[int, int] | None, position: int
     ) -> list[TokenizedSample]:
-        dice = generator(self.mixture.seed, "wording", position) if self.varies else self._still
+        rng = generator(self.mixture.seed, "wording", position) if self.varies else self._still
         return [
-            self.tokenizer.conversation(self._worded(turns, sample, dice), image, size, sample.dataset, sample.origin)
-            for turns in self.turns.split(sample.turns, sample.dataset, dice)
+            self.tokenizer.conversation(self._worded(turns, sample, rng), image, size, sample.dataset, sample.origin)
+            for turns in self.turns.split(sample.turns, sample.dataset, rng)
         ]
 
-    def _worded(self, turns: Sequence[Turn], sample: Sample, dice: np.random.Generator) -> Sequence[Turn]:
+    def _worded(self, turns: Sequence[Turn], sample: Sample, rng: np.random.Generator) -> Sequence[Turn]:
         try:
-            return self.tokenizer.template.word(turns, sample.dataset, dice)
+            return self.tokenizer.template.word(turns, sample.dataset, rng)
         except UserError as error:
             raise UserError(f"{error} ({sample.origin})") from error

@@ -1,6 +1,6 @@
 """Wordings by dataset or task: Honeybee's templatized instructions, their variants, and multi-task identifiers.
 
-Texts and their sources stand in the YAML files of the group ``template`` (papers/honeybee.md, sections 2.6, 2.7, 5.4).
+Texts and their sources are in the YAML files of the group ``template`` (papers/honeybee.md, sections 2.6, 2.7, 5.4).
 """
 
 import re
@@ -30,21 +30,21 @@ class TaskTemplate(Template):
     """A layout with wordings. A wording is ``{ask, reply}``, texts with fields in braces.
 
     Fields are ``question``, ``answer``, ``option`` (lines of the choices), ``dataset``, ``task`` and the record's own.
-    One wording is drawn for a conversation and used for all its turns. Raises ``UserError`` for a wording that is none,
+    One wording is drawn for a conversation and used for all its turns. Raises ``UserError`` for an invalid wording,
     and where none of them is for the data.
     """
 
     tasks: Mapping[str, str]
     """Dataset -> task."""
     wordings: Mapping[str, Sequence[Mapping[str, str]]]
-    """Dataset or task -> its wordings; a dataset's own go first. Without any, the turns are taken as they are."""
+    """Dataset or task -> its wordings; a dataset's own take precedence. Without any, the turns stay as they are."""
     systems: Mapping[str, str | None]
-    """Dataset or task -> another system text; null: no words at all but the answer (captions)."""
+    """Dataset or task -> another system text; null: no text but the answer (captions)."""
     shuffle_options: bool
     """Choices come in another order each time."""
     ask_like: Mapping[str, str]
-    """Response format -> dataset whose first wording a benchmark's question is put into. A question whose family is a
-    dataset of ``tasks`` is put as that dataset's; others, and fields that a question lacks, get the format's prompt."""
+    """Response format -> dataset whose first wording a benchmark's question gets. A question whose family is a
+    dataset of ``tasks`` gets that dataset's; others, and fields that a question lacks, get the format's prompt."""
 
     def __post_init__(self) -> None:
         # slots make a new class, which the short form of super() does not know
@@ -62,14 +62,14 @@ class TaskTemplate(Template):
     def varies(self) -> bool:
         return self.shuffle_options or any(len(wordings) > 1 for wordings in self.wordings.values())
 
-    def word(self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator") -> Sequence[Turn]:
+    def word(self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator") -> Sequence[Turn]:
         """Raises ``UserError`` where a wording names a field that the dataset lacks."""
         if self.shuffle_options:
-            turns = [shuffled(turn, dice) for turn in turns]
+            turns = [shuffled(turn, rng) for turn in turns]
         name = self._named(self.wordings, dataset)
         if name is None:
             return turns
-        place = int(dice.integers(len(self.wordings[name])))
+        place = int(rng.integers(len(self.wordings[name])))
         return [self._worded(turn, dataset, name, place) for turn in turns]
 
     def layout(self, dataset: str) -> Template:

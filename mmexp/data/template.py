@@ -1,4 +1,4 @@
-"""How turns become text: role markers, system text, choices, response-format prompts, where the image goes."""
+"""How turns become text: role markers, system text, choices, response-format prompts, the image's place."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Piece:
 class Template:
     """The text layout of a conversation: ``opening``, then for each turn ``user``, ``answer``, ``closing``.
 
-    Fields hold their placeholders in braces; the rest of them is copied as it is. Answers (field ``answer``) are
+    Fields contain their placeholders in braces; the rest of them is copied verbatim. Answers (field ``answer``) are
     trained, everything else is masked. Raises ``UserError`` for a layout without its placeholder.
     """
 
@@ -63,14 +63,14 @@ class Template:
             raise UserError(f"template.answer: '{self.answer}' must end with template.stop '{self.stop}'")
         if self.format_prompt not in FORMAT_PROMPTS:
             hint = nearest(str(self.format_prompt), FORMAT_PROMPTS)
-            raise UserError(f"template.format_prompt: no '{self.format_prompt}'; {hint}")
+            raise UserError(f"template.format_prompt: unknown '{self.format_prompt}'; {hint}")
 
     @property
     def varies(self) -> bool:
         """Whether ``word`` draws anything, so that a sample reads differently each time."""
         return False
 
-    def word(self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator") -> Sequence[Turn]:
+    def word(self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator") -> Sequence[Turn]:
         """The turns of a conversation in the words of their dataset; here as they are."""
         return turns
 
@@ -82,7 +82,7 @@ class Template:
         """Pieces of a whole conversation; the image, if any, is in the first turn.
 
         Raises:
-            UserError: an unknown response format, or a text that holds the image or the end marker.
+            UserError: an unknown response format, or a text that contains the image or the end marker.
         """
         pieces = self._opening()
         for place, turn in enumerate(turns):
@@ -133,5 +133,5 @@ class Template:
         markers: Iterable[str] = (IMAGE_MARKER, self.stop.strip())
         for marker in markers:
             if marker and marker in text:
-                raise UserError(f"the text holds '{marker}', which the template uses as a marker: '{text[:60]}'")
+                raise UserError(f"the text contains '{marker}', which the template uses as a marker: '{text[:60]}'")
         return text

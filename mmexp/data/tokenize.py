@@ -3,7 +3,7 @@
 The text between images is tokenised as a whole and the tokenizer's offsets say which token belongs to which piece.
 Tokenising pieces one by one would give other ids (SentencePiece puts a space before each piece, BPE merges across
 their borders), and the lengths of re-tokenised prefixes, the official way, are where LLaVA's "tokenization mismatch"
-comes from (papers/llava15.md, sections 6 and 8). What remains to go wrong is a token that lies across the border of
+comes from (papers/llava15.md, sections 6 and 8). What can still go wrong is a token that spans the border of
 what is trained; that is an error of the sample.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.template import Piece, Template
 from mmexp.errors import UserError
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, ImageSize, TokenizedSample, Turn
@@ -100,7 +100,7 @@ class ConversationTokenizer:
     def prompt(self, turn: Turn, image: Path | None, num_visual: int, dataset: str, origin: str) -> TokenizedSample:
         """A question up to where its answer starts, without labels, and with ``num_visual`` visual tokens.
 
-        Its length is not checked: what it may be depends on what is to be answered.
+        Its length is not checked: the limit depends on how long the answer may be.
 
         Raises:
             UserError: with ``origin``, the text cannot be rendered.
@@ -184,7 +184,7 @@ class ConversationTokenizer:
             start, end = int(starts[across[0]]), int(ends[across[0]])
             raise BadSample(
                 origin,
-                f"tokenization mismatch: the token for {text[start:end]!r} lies across the border of what is trained; "
+                f"tokenization mismatch: the token for {text[start:end]!r} spans the border of what is trained; "
                 "the template does not fit the LLM's tokenizer, or the text begins or ends unusually",
             )
         return ids, flags[first]

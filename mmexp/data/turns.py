@@ -21,7 +21,7 @@ class Turns(Protocol):
         """Whether ``split`` draws anything, so that a sample is split differently each time."""
 
     def split(
-        self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator | None"
+        self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator | None"
     ) -> Sequence[Sequence[Turn]]: ...
 
 
@@ -31,7 +31,7 @@ class SingleTurn:
     varies = False
 
     def split(
-        self, turns: Sequence[Turn], dataset: str = "", dice: "np.random.Generator | None" = None
+        self, turns: Sequence[Turn], dataset: str = "", rng: "np.random.Generator | None" = None
     ) -> list[Sequence[Turn]]:
         return [[turn] for turn in turns]
 
@@ -42,7 +42,7 @@ class MultiTurn:
     varies = False
 
     def split(
-        self, turns: Sequence[Turn], dataset: str = "", dice: "np.random.Generator | None" = None
+        self, turns: Sequence[Turn], dataset: str = "", rng: "np.random.Generator | None" = None
     ) -> list[Sequence[Turn]]:
         return [turns]
 
@@ -65,9 +65,11 @@ class GroupedTurns:
         self, *, grouped: Sequence[str], max_turns: int | None, deduplicate: Sequence[str], conversations: str
     ) -> None:
         if max_turns is not None and max_turns < 1:
-            raise UserError(f"turns.max_turns: {max_turns}; at least 1, or null for all")
+            raise UserError(f"turns.max_turns: {max_turns} must be at least 1, or null for all")
         if conversations not in CONVERSATIONS:
-            raise UserError(f"turns.conversations: no '{conversations}'; {nearest(str(conversations), CONVERSATIONS)}")
+            raise UserError(
+                f"turns.conversations: unknown '{conversations}'; {nearest(str(conversations), CONVERSATIONS)}"
+            )
         single = [name for name in deduplicate if name not in grouped]
         if single:
             raise UserError(f"turns.deduplicate: '{single[0]}' is not grouped; {nearest(single[0], grouped)}")
@@ -78,19 +80,17 @@ class GroupedTurns:
     def varies(self) -> bool:
         return bool(self.deduplicate) or (self.conversations == "one" and bool(self.grouped))
 
-    def split(
-        self, turns: Sequence[Turn], dataset: str, dice: "np.random.Generator | None"
-    ) -> Sequence[Sequence[Turn]]:
+    def split(self, turns: Sequence[Turn], dataset: str, rng: "np.random.Generator | None") -> Sequence[Sequence[Turn]]:
         if dataset not in self.grouped:
             return [turns]
-        assert dice is not None
-        kept = distinct_targets(turns, dice) if dataset in self.deduplicate else turns
+        assert rng is not None
+        kept = distinct_targets(turns, rng) if dataset in self.deduplicate else turns
         size = self.max_turns or len(kept)
         chunks = [kept[start : start + size] for start in range(0, len(kept), size)]
-        return chunks if self.conversations == "all" else [chunks[int(dice.integers(len(chunks)))]]
+        return chunks if self.conversations == "all" else [chunks[int(rng.integers(len(chunks)))]]
 
 
-def distinct_targets(turns: Sequence[Turn], dice: "np.random.Generator") -> list[Turn]:
+def distinct_targets(turns: Sequence[Turn], rng: "np.random.Generator") -> list[Turn]:
     """Of the exchanges with the same target one, drawn at random, at the place of the first.
 
     The target of a choice is its text: letters of different questions have nothing in common.
@@ -98,7 +98,7 @@ def distinct_targets(turns: Sequence[Turn], dice: "np.random.Generator") -> list
     groups: dict[str, list[Turn]] = {}
     for turn in turns:
         groups.setdefault(_target(turn), []).append(turn)
-    return [group[int(dice.integers(len(group)))] if len(group) > 1 else group[0] for group in groups.values()]
+    return [group[int(rng.integers(len(group)))] if len(group) > 1 else group[0] for group in groups.values()]
 
 
 def _target(turn: Turn) -> str:

@@ -60,7 +60,7 @@ class CircularBenchmark(Benchmark):
             raise UserError(f"{origin}: no 'choices' to rotate")
         name, answer = str(record.get("question_id", "")), record.get("answer")
         if COPY_MARK in name or (name.isdecimal() and int(name) >= COPIES):
-            raise UserError(f"{origin}: question_id '{name}' is that of a rotated copy; only the first belongs here")
+            raise UserError(f"{origin}: question_id '{name}' is that of a rotated copy; list each question once")
         problem = self.metric.problem((str(answer),), "", choices)
         if problem:
             raise UserError(f"{origin}: {problem}")

@@ -1,6 +1,6 @@
 """Batched greedy decoding with a KV cache over packed rows.
 
-A row holds the questions of one image behind their shared prefix (mmexp.interfaces.Batch). Each step appends one
+A row holds the questions of one image after their shared prefix (mmexp.interfaces.Batch). Each step appends one
 position for each question of the row; it sees its own question, its answer so far and the prefix, by the rule that
 packing uses. The result equals ``generate`` on each question alone.
 """

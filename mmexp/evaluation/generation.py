@@ -1,4 +1,4 @@
-"""Answers to a list of questions: prompts by the template, questions of an image behind one copy of it."""
+"""Answers to a list of questions: prompts by the template, questions about an image share one copy of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -37,9 +37,9 @@ def generate_answers(
         template: config node.
         use_images: False asks without the images.
         batch_size: questions decoded together, about: the questions of an image stay together. Of questions about
-            videos as many fewer as a video has frames.
+            videos, fewer by the number of frames of a video.
         max_new_tokens: longest answer.
-        progress: told how many questions more are answered.
+        progress: called with the number of questions just answered.
         aggregation: joins the frames of videos; None where the questions are about images.
         features: stored features of images, or None.
 
@@ -48,7 +48,7 @@ def generate_answers(
     """
     use_packed_attention(model)
     viewer: Viewer | None = None
-    if use_images and model.vision is not None:
+    if use_images and model.has_vision:
         viewer = ImageViewer(model, features) if aggregation is None else VideoViewer(model, aggregation)
     asker = Asker(model, template, viewer, max_new_tokens)
     answers: list[str] = [""] * len(questions)
@@ -66,7 +66,7 @@ def generate_answers(
 
 
 def batches_of(groups: Sequence[list[int]], batch_size: int) -> list[list[list[int]]]:
-    """Groups cut to at most ``batch_size`` questions, and put together to about as many."""
+    """Groups split to at most ``batch_size`` questions, and merged up to about as many."""
     parts = [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
     batches: list[list[list[int]]] = []
     room = 0
@@ -90,7 +90,7 @@ class Asker:
     """Turns groups of questions (each about one image or video) into answers.
 
     Args:
-        viewer: shows what the questions are about; None asks without.
+        viewer: loads what the questions are about; None asks without it.
     """
 
     def __init__(self, model: Mllm, template: Mapping[str, Any], viewer: Viewer | None, max_new_tokens: int) -> None:
@@ -121,7 +121,7 @@ class Asker:
         return [text.strip() for text in texts]
 
     def _prompt(self, question: Question, image: LoadedImage | None) -> TokenizedSample:
-        """Raises ``UserError`` where nothing would be left of the context to answer in: a question is never cut off."""
+        """Raises ``UserError`` where the context would have no room for the answer: a question is never truncated."""
         num_visual = self.viewer.num_tokens(image) if self.viewer and image else 0
         prompt = self.tokenizer.prompt(question.turn, question.image, num_visual, "", question.origin)
         length, most = len(prompt.input_ids), self.tokenizer.max_length

@@ -56,7 +56,7 @@ def write_result(folder: Path, result: Mapping[str, Any]) -> Path:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Raises ``UserError`` when there is no readable result."""
+    """Raises ``UserError`` when the result is missing or cannot be read."""
     path = folder / RESULT_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ class EvaluateStage:
         template: config node of the conversation template.
         use_images: False asks without the images (the blind baseline).
         seed: of torch; greedy decoding draws nothing.
-        num_threads: of torch; None leaves them alone.
+        num_threads: of torch; None keeps torch's default.
         precision: ``fp32`` or ``bf16`` (autocast).
     """
 
@@ -210,7 +210,7 @@ def _visual_tokens(model: Any, questions: Mapping[str, Sequence[Question]], aggr
     for name, aggregation in aggregations.items():
         if aggregation is not None:
             videos = {question.video for question in questions[name]}
-            counts += [aggregation.num_tokens(aggregation.frames, model.sight.tokens_per_view)] * len(videos)
+            counts += [aggregation.num_tokens(aggregation.frames, model.vision.tokens_per_view)] * len(videos)
     return sum(counts) / len(counts) if counts else 0
 
 
@@ -224,13 +224,13 @@ def step_ms(curves: Path) -> float | None:
     rates = [
         (seconds - before) / (step - earlier)
         for (earlier, before), (step, seconds) in pairwise(timed)
-        if step > earlier and seconds > before  # the clock starts anew with a resumed stage
+        if step > earlier and seconds > before  # the clock restarts with a resumed stage
     ]
     return 1000 * statistics.median(rates) if rates else None
 
 
 class _Progress:
-    """Adds the benchmarks' own counts up: called with how many questions more are answered."""
+    """Adds the benchmarks' own counts up: called with the number of questions just answered."""
 
     def __init__(self, report: Callable[[int, int], None] | None, total: int) -> None:
         self.report, self.total, self.done = report, total, 0

@@ -1,4 +1,4 @@
-"""A model asked and scored in the middle of its training, which goes on as if nothing had happened."""
+"""A model scored in the middle of its training, which then continues as if nothing had happened."""
 
 import random
 from collections.abc import Iterator, Mapping

@@ -47,9 +47,9 @@ class VideoBenchmark(Benchmark):
         self.aggregation = instantiate(video, "video")
 
     def check_files(self) -> None:
-        """Raises ``UserError`` when the annotations or the video folder are not there."""
+        """Raises ``UserError`` when the annotations or the video folder do not exist."""
         if self.annotations.is_file() and not self.image_folder.is_dir():
-            raise UserError(f"video_folder: no folder '{self.image_folder}'")
+            raise UserError(f"video_folder: no such folder '{self.image_folder}'")
         super().check_files()
 
     def _question(self, record: Mapping[str, Any], origin: str) -> Question:
@@ -57,13 +57,13 @@ class VideoBenchmark(Benchmark):
         return replace(question, video=self._video(record, origin))
 
     def _video(self, record: Mapping[str, Any], origin: str) -> Video:
-        """Raises ``UserError`` for a key that is missing or mistyped, and for what is not there."""
+        """Raises ``UserError`` for a key that is missing or of a wrong type, and for files that do not exist."""
         if "video" not in record:
-            raise UserError(f"{origin}: no 'video'; there is {', '.join(record)}")
+            raise UserError(f"{origin}: no 'video'; the record has {', '.join(record)}")
         given = record["video"]
         names = [given] if isinstance(given, str) else given
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{origin}: 'video' is {json.dumps(given)[:60]}, and should be a path or a list of frames")
+            raise UserError(f"{origin}: 'video' is {json.dumps(given)[:60]}, but must be a path or a list of frames")
         paths = tuple(self.image_folder / name for name in names)
         for path in paths:
             if not path.exists():

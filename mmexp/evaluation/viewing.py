@@ -16,19 +16,19 @@ from mmexp.model.video.frames import Video, read_frames
 
 
 class Viewer(Protocol):
-    """Loads what a question is about, and knows what it costs."""
+    """Loads what a question is about, and knows how many tokens it costs."""
 
     assembler: Any
     """Joins the tokens of views."""
 
     def load(self, question: Question) -> LoadedImage | None:
-        """None for a question about nothing. Raises ``UserError`` for what cannot be read."""
+        """None for a text-only question. Raises ``UserError`` for what cannot be read."""
 
     def num_tokens(self, image: LoadedImage) -> int:
         """Visual tokens that it becomes."""
 
     def remedy(self, image: LoadedImage, room: int) -> str:
-        """What would bring it down to ``room`` visual tokens."""
+        """What would reduce it to ``room`` visual tokens, for messages."""
 
 
 class ImageViewer:
@@ -39,8 +39,8 @@ class ImageViewer:
     """
 
     def __init__(self, model: Mllm, features: Any = None) -> None:
-        self.reader = ImageReader(resolutions=model.sight.resolutions, features=features)
-        self.assembler = model.sight.assembler
+        self.reader = ImageReader(resolutions=model.vision.resolutions, features=features)
+        self.assembler = model.vision.assembler
         self._count = token_counter(model)
 
     def load(self, question: Question) -> LoadedImage | None:
@@ -60,12 +60,12 @@ class ImageViewer:
 class VideoViewer:
     """The middle frames of a video's segments, each as one view, their tokens joined by the aggregation.
 
-    Where images are cut into tiles, a frame is the view of the whole alone (FreeVA with LLaVA-NeXT).
+    Where images are tiled, a frame is only the view of the whole (FreeVA with LLaVA-NeXT).
     """
 
     def __init__(self, model: Mllm, aggregation: Aggregation) -> None:
-        self.resolutions = {name: getattr(each, "whole", each) for name, each in model.sight.resolutions.items()}
-        self.assembler, self._per_frame = aggregation, model.sight.tokens_per_view
+        self.resolutions = {name: getattr(each, "whole", each) for name, each in model.vision.resolutions.items()}
+        self.assembler, self._per_frame = aggregation, model.vision.tokens_per_view
         self._last: tuple[Video, LoadedImage] | None = None
 
     def load(self, question: Question) -> LoadedImage | None:
@@ -104,8 +104,8 @@ def shown_by(model: Mllm, viewer: Viewer | None) -> Iterator[None]:
     if viewer is None:
         yield
         return
-    before, model.sight.assembler = model.sight.assembler, viewer.assembler
+    before, model.vision.assembler = model.vision.assembler, viewer.assembler
     try:
         yield
     finally:
-        model.sight.assembler = before
+        model.vision.assembler = before

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmexp.errors import UserError
-from mmexp.model.build import LINEAGE, WEIGHTS
+from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
 
 PREFIX = "abstractor."
 STREAM = "projector.0."
@@ -125,8 +125,8 @@ def import_projector(checkpoint: Path, out: Path) -> tuple[str, int]:
     state = projector_state_dict(official)
     temporary = out.with_name(f"{out.name}.partial")
     temporary.mkdir(parents=True, exist_ok=True)
-    save_file({f"{STREAM}{name}": value.contiguous() for name, value in state.items()}, temporary / WEIGHTS)
-    (temporary / LINEAGE).write_text(json.dumps({"init_from": None}))
+    save_file({f"{STREAM}{name}": value.contiguous() for name, value in state.items()}, temporary / WEIGHTS_FILE)
+    (temporary / LINEAGE_FILE).write_text(json.dumps({"init_from": None}))
     temporary.rename(out)
     return projector_kind(_without_prefix(official)), sum(value.numel() for value in state.values())
 

@@ -14,6 +14,7 @@ from mmexp.stages.fingerprints import Fingerprints
 from mmexp.stages.graph import Graph, StageSpec, build_graph
 from mmexp.stages.run import build_stage
 from mmexp.stages.store import Store
+from mmexp.statistics import numbers
 from mmexp.sweeping.engine.control import control
 from mmexp.sweeping.engine.ledger import Head
 from mmexp.sweeping.spec.table import Request
@@ -115,7 +116,7 @@ def ship(config: Mapping[str, Any], store: Store) -> None:
             shutil.rmtree(old)
     for name, spec in specs.items():
         size = ship_one(spec, store, root)
-        print(f"{name:16} {spec.key}  {size / 1e6:.2f} MB")
+        print(f"{name:16} {spec.key}  {numbers.size(size)}")
 
 
 def ship_one(spec: StageSpec, store: Store, root: Path) -> int:

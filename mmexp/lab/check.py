@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmexp.files import MODEL_FILE
 from mmexp.instantiate import instantiate
 from mmexp.lab.build import WORLD, lab_specs
 from mmexp.lab.probes import Accuracies, ProbeBudget, chance, examine
@@ -17,7 +18,6 @@ from mmexp.stages.run import run_stage
 from mmexp.stages.store import Store
 
 EXPERTS = "mmexp.lab.expert_stage."
-WEIGHTS = "model.safetensors"
 Findings = dict[str, dict[str, Accuracies]]
 """Expert -> depth -> target -> accuracies."""
 
@@ -46,7 +46,7 @@ def check(config: Mapping[str, Any], store: Store) -> None:
 
 def probe_expert(spec: StageSpec, folder: Path) -> dict[str, Accuracies]:
     """Depth -> target -> accuracies of the weights in a finished stage."""
-    encoder = instantiate({**spec.node["encoder"], "weights": str(folder / WEIGHTS)}, f"{spec.where}.encoder").eval()
+    encoder = instantiate({**spec.node["encoder"], "weights": str(folder / MODEL_FILE)}, f"{spec.where}.encoder").eval()
     world = WorldSpec.from_config(spec.node["world"])
     return examine(encoder, world, ProbeBudget(**spec.node["probes"]), spec.node["seed"])
 

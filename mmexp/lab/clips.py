@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import plural
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import COLORS, SHAPES, SIZES, WorldSpec, object_side, shape_mask
 
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
@@ -35,32 +35,32 @@ class Clip:
     frames: int
 
 
-def draw_clip(spec: WorldSpec, frames: int, dice: Dice) -> Clip:
+def draw_clip(spec: WorldSpec, frames: int, rng: Rng) -> Clip:
     """A random clip. All move along rows, or all along columns, each in a lane of its own, so that none hides another.
 
     The first appears in frame 0, the others at equal distances; no other has its shape. Colours do not repeat.
     """
-    number = dice.between(2, min(spec.max_objects, spec.grid))
-    ways = ("left", "right") if dice.below(2) else ("up", "down")
-    colors, lanes = dice.sample(len(COLORS), number), dice.sample(spec.grid, number)
-    first, *others = dice.sample(len(SHAPES), dice.between(2, len(SHAPES)))
-    shapes = [SHAPES[first], *(SHAPES[dice.pick(others)] for _ in range(number - 1))]
+    number = rng.between(2, min(spec.max_objects, spec.grid))
+    ways = ("left", "right") if rng.below(2) else ("up", "down")
+    colors, lanes = rng.sample(len(COLORS), number), rng.sample(spec.grid, number)
+    first, *others = rng.sample(len(SHAPES), rng.between(2, len(SHAPES)))
+    shapes = [SHAPES[first], *(SHAPES[rng.pick(others)] for _ in range(number - 1))]
     names, apart = list(COLORS), (frames - STILL_FRAMES) // number
     return Clip(
         tuple(
-            Mover(names[color], shape, dice.pick(SIZES), dice.pick(ways), lane, place * apart)
+            Mover(names[color], shape, rng.pick(SIZES), rng.pick(ways), lane, place * apart)
             for place, (color, shape, lane) in enumerate(zip(colors, shapes, lanes, strict=True))
         ),
         frames,
     )
 
 
-def draw_frames(spec: WorldSpec, clip: Clip, dice: Dice) -> Iterator[np.ndarray]:
+def draw_frames(spec: WorldSpec, clip: Clip, rng: Rng) -> Iterator[np.ndarray]:
     """Pixels of each frame: (side, side, 3) uint8, drawn as images are; the noise is new in every frame."""
-    background = dice.between(70, 130)
+    background = rng.between(70, 130)
     paints = [
         np.array(COLORS[mover.color], dtype=np.int16)
-        + np.array([dice.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)], dtype=np.int16)
+        + np.array([rng.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)], dtype=np.int16)
         for mover in clip.movers
     ]
     for number in range(clip.frames):
@@ -70,7 +70,7 @@ def draw_frames(spec: WorldSpec, clip: Clip, dice: Dice) -> Iterator[np.ndarray]
                 stamp = shape_mask(mover.shape, object_side(spec, mover.size))
                 top, left = place_of(spec, clip, mover, number)
                 image[top : top + len(stamp), left : left + len(stamp)][stamp] = paint
-        noise = dice.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
+        noise = rng.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
         yield np.clip(image + noise, 0, 255).astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Text-aligned pre-training: an image is near the caption of its scene and far from other captions.
+"""Text-aligned pre-training: an image is close to the caption of its scene and far from other captions.
 
 A caption is a set of objects, and of what is written on the sign; its embedding is the sum of its words' embeddings,
 without cells: like CLIP's text side it knows what is there better than where, or what belongs together. Hard negatives
@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import OBJECT_VALUES, SIGN_VALUES, Drawn, labelled_loss
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Scene
 
 VALUES = {**OBJECT_VALUES, **SIGN_VALUES}
@@ -32,8 +32,8 @@ class SetContrast(Objective):
         embed_dim: width of the shared space.
         negatives: attribute that each hard negative of an image changes: ``color``, ``shape`` or ``size``; one
             negative per entry.
-        place_weight: weight of a term by which each token tells its own place. A mean over tokens asks for no places,
-            and small networks forget them with depth; in large ViTs they stay readable.
+        place_weight: weight of a term by which each token tells its own place. A mean over tokens does not need
+            places, and small networks lose them with depth; in large ViTs they stay readable.
         shape: of the encoder's deepest tap; a fact of the network.
 
     Raises:
@@ -44,19 +44,19 @@ class SetContrast(Objective):
         super().__init__()
         for name in negatives:
             if name not in OBJECT_VALUES:
-                raise UserError(f"objective.negatives: no attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
+                raise UserError(f"objective.negatives: unknown attribute '{name}'; {nearest(name, OBJECT_VALUES)}")
         self.negatives, self.place_weight = list(negatives), place_weight
         self.place = nn.Linear(shape.dim, shape.num_tokens)
         self.head = nn.Linear(shape.dim, embed_dim, bias=False)
         self.words = nn.Embedding(len(NUMBERS), embed_dim)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
         tokens = look(drawn.views).tokens
         image = self.image(tokens)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         logits = self.logits(image, drawn.scenes) * scale
-        wrong = [self.text([changed(scene, name, dice) for scene in drawn.scenes]) for name in self.negatives]
+        wrong = [self.text([changed(scene, name, rng) for scene in drawn.scenes]) for name in self.negatives]
         hard = [scale * (image * text).sum(-1, keepdim=True) for text in wrong]
         target = torch.arange(len(drawn.scenes))
         forward = functional.cross_entropy(torch.cat([logits, *hard], dim=1), target)
@@ -96,7 +96,7 @@ class SetContrast(Objective):
 
 class WordContrast(SetContrast):
     """As ``SetContrast``, and the image tells which words its caption has (as SuperClass does instead of contrast,
-    arXiv:2411.03313): what a network that contrast alone hardly moves begins to learn from.
+    arXiv:2411.03313): a signal for networks that contrast alone hardly trains.
 
     Args:
         word_weight: weight of that term, a binary cross entropy summed over the words.
@@ -132,13 +132,13 @@ def words_of(scene: Scene) -> list[int]:
     return [NUMBERS[pair] for pair in pairs]
 
 
-def changed(scene: Scene, attribute: str, dice: Dice) -> Scene:
+def changed(scene: Scene, attribute: str, rng: Rng) -> Scene:
     """The scene with one attribute of one object changed to a value that the object does not have."""
     values = OBJECT_VALUES[attribute]
-    place = dice.below(len(scene.objects))
+    place = rng.below(len(scene.objects))
     item = scene.objects[place]
     taken = [other.color for other in scene.objects] if attribute == "color" else [getattr(item, attribute)]
     free = [value for value in values if value not in taken] or [value for value in values if value != item.color]
-    change: dict[str, Any] = {attribute: dice.pick(free)}
+    change: dict[str, Any] = {attribute: rng.pick(free)}
     other = replace(item, **change)
     return replace(scene, objects=(*scene.objects[:place], other, *scene.objects[place + 1 :]))

@@ -1,4 +1,4 @@
-"""Object detection, as EVA-02's part among the experts: each token tells of the object that it lies on."""
+"""Object detection, as EVA-02's part among the experts: each token predicts the object that it lies on."""
 
 import numpy as np
 import torch
@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, OBJECT_VALUES, Drawn, labelled_loss, percent_right
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import WorldSpec
 
 
@@ -30,7 +30,7 @@ class Detection(Objective):
         self.kinds = nn.ModuleDict({name: nn.Linear(shape.dim, len(OBJECT_VALUES[name])) for name in OBJECT_VALUES})
         self.box = nn.Linear(shape.dim, 4)
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
         tokens = look(drawn.views).tokens
         total = sum(
             (labelled_loss(head(tokens), drawn.token_labels(name, self.grid)) for name, head in self.kinds.items()),

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mmexp.lab.dice import Dice
 from mmexp.lab.font import WORDS
-from mmexp.lab.world import COLORS, SHAPES, SIGN_CELLS, SIZES, Object, Scene, WorldSpec, draw, scenes
+from mmexp.lab.rng import Rng
+from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec, draw, scenes
 from mmexp.model.resolution.resize import Resize
 
 NOTHING = -1
-"""Label of what has none; never counted in a loss or a score."""
+"""Label of what has no label; never counted in a loss or a score."""
 OBJECT_VALUES = {"color": tuple(COLORS), "shape": SHAPES, "size": SIZES}
 SIGN_VALUES = {"tens": tuple("0123456789"), "ones": tuple("0123456789"), "word": tuple(WORDS)}
 
@@ -52,30 +52,20 @@ class Drawn:
         """(B,): tens or ones of numbers, number of words."""
         return torch.tensor([_sign_label(scene, name) for scene in self.scenes])
 
-    def sign_tokens(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(B, N) bool: the tokens in the sign's cells."""
-        found = torch.zeros(len(self.scenes), *grid, dtype=torch.bool)
-        rows, columns = (side // self.spec.grid for side in grid)
-        for place, scene in enumerate(self.scenes):
-            if scene.sign:
-                top, left = scene.sign.row * rows, scene.sign.column * columns
-                found[place, top : top + rows, left : left + SIGN_CELLS * columns] = True
-        return found.flatten(1)
-
     def _label(self, item: Object, name: str) -> int:
         if name == "cell":
             return int(item.row) * self.spec.grid + int(item.column)
         return OBJECT_VALUES[name].index(getattr(item, name))
 
 
-def draw_batch(spec: WorldSpec, size: int, image_size: int, dice: Dice, *, held_out: bool) -> Drawn:
+def draw_batch(spec: WorldSpec, size: int, image_size: int, rng: Rng, *, held_out: bool) -> Drawn:
     """New scenes of one side of the split, resized as ``resolution=resize`` does."""
     from PIL import Image
 
     resize = Resize(image_size=image_size, mean=(0.5, 0.5, 0.5))
-    source = scenes(spec, dice, held_out=held_out)
+    source = scenes(spec, rng, held_out=held_out)
     chosen = [next(source) for _ in range(size)]
-    drawn = [draw(spec, scene, dice) for scene in chosen]
+    drawn = [draw(spec, scene, rng) for scene in chosen]
     views = np.concatenate([resize.views(Image.fromarray(pixels)) for pixels, _ in drawn])
     return Drawn(spec, chosen, torch.from_numpy(views), [masks for _, masks in drawn])
 

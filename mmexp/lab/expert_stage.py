@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmexp.files import write_json
+from mmexp.files import MODEL_FILE, write_json
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import FeatureMap
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import draw_batch
 from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
 from mmexp.lab.objective import Look
 from mmexp.lab.probes import ProbeBudget, examine
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import WorldSpec
 
-WEIGHTS_FILE = "model.safetensors"
 CHECK_FILE = "check.json"
 CHECK_IMAGES = 256
 
@@ -78,7 +77,7 @@ class ExpertStage:
         train_fixed_steps(title, expert, lambda step: self._loss(expert, step), self.budget, workdir, runtime)
         expert.objective.finish(expert.encoder.network)
         write_json(workdir / CHECK_FILE, self._check(expert))
-        save_file(expert.encoder.network.state_dict(), workdir / WEIGHTS_FILE)
+        save_file(expert.encoder.network.state_dict(), workdir / MODEL_FILE)
         (workdir / CHECKPOINT).unlink(missing_ok=True)
 
     def _expert(self) -> Expert:
@@ -88,16 +87,16 @@ class ExpertStage:
         return Expert(encoder, instantiate(self.objective, "objective", **facts))
 
     def _loss(self, expert: Any, step: int) -> torch.Tensor:
-        dice = Dice(self.seed, 41, step)
-        drawn = draw_batch(self.spec, self.batch_size, expert.encoder.image_size, dice, held_out=False)
+        rng = Rng(self.seed, 41, step)
+        drawn = draw_batch(self.spec, self.batch_size, expert.encoder.image_size, rng, held_out=False)
         maps: list[FeatureMap] = []
-        loss: torch.Tensor = expert.objective.loss(looking(expert.encoder, maps), drawn, dice)
+        loss: torch.Tensor = expert.objective.loss(looking(expert.encoder, maps), drawn, rng)
         if self.even_features:
             loss = loss + self.even_features * sum(unevenness(part.tokens) for part in maps)
         return loss
 
     def _check(self, expert: Any) -> dict[str, Any]:
-        drawn = draw_batch(self.spec, CHECK_IMAGES, expert.encoder.image_size, Dice(self.seed, 42), held_out=True)
+        drawn = draw_batch(self.spec, CHECK_IMAGES, expert.encoder.image_size, Rng(self.seed, 42), held_out=True)
         maps: list[FeatureMap] = []
         found = expert.objective.check(looking(expert.encoder, maps), drawn)
         deviation = round(float(maps[0].tokens.std()), 3)

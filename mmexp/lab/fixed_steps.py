@@ -4,7 +4,6 @@ Batches are drawn from the step's number, so nothing random has to be saved.
 """
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from mmexp.files import replacing
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -91,9 +92,8 @@ def _step(module: nn.Module, optimizer: torch.optim.Optimizer, loss: torch.Tenso
 
 
 def _save(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}, temporary)
 
 
 def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mmexp.errors import UserError
+from mmexp.files import MODEL_FILE
 from mmexp.lab.language_stage import LanguageModelStage
 
 OUTPUTS = ("o_proj.weight", "down_proj.weight")
@@ -24,7 +25,7 @@ class GrownLanguageModelStage(LanguageModelStage):
         others: of ``LanguageModelStage``.
 
     Raises:
-        UserError: the smaller model has weights that do not fit into this one.
+        UserError: the smaller model has weights that do not fit this one.
     """
 
     VERSION = 2
@@ -60,7 +61,7 @@ class GrownLanguageModelStage(LanguageModelStage):
         from safetensors.torch import load_file
 
         model = super()._model(tokenizer)
-        state, smaller = model.state_dict(), load_file(self.start / "model.safetensors")
+        state, smaller = model.state_dict(), load_file(self.start / MODEL_FILE)
         wrong = [name for name, tensor in smaller.items() if name not in state or state[name].shape != tensor.shape]
         if wrong:
             raise UserError(f"lab language model: start: '{wrong[0]}' does not fit; only num_hidden_layers may differ")

@@ -18,8 +18,8 @@ from mmexp.data.template import Template
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.data.turns import MultiTurn, SingleTurn
 from mmexp.interfaces import IGNORE_INDEX, Batch, Turn
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import Questioner, caption
+from mmexp.lab.rng import Rng
 from mmexp.lab.symbols import SymbolicScenes, symbolic_scenes
 from mmexp.lab.world import Scene, WorldSpec, scenes
 
@@ -66,22 +66,22 @@ class SymbolicData:
         self.word_ids: dict[str, int] = tokenizer.get_vocab()
         self._tokenizers: dict[tuple[str, str, int], ConversationTokenizer] = {}
 
-    def batch(self, dice: Dice, size: int, style: Style, *, held_out: bool) -> SymbolicBatch:
-        """``size`` new scenes, all drawn from ``dice``."""
-        source = scenes(self.spec, dice, held_out=held_out)
+    def batch(self, rng: Rng, size: int, style: Style, *, held_out: bool) -> SymbolicBatch:
+        """``size`` new scenes, all drawn from ``rng``."""
+        source = scenes(self.spec, rng, held_out=held_out)
         drawn = [next(source) for _ in range(size)]
-        questioner = Questioner(self.spec, self.questions, dice)
-        turns = [self._turns(scene, style, questioner, dice) for scene in drawn]
+        questioner = Questioner(self.spec, self.questions, rng)
+        turns = [self._turns(scene, style, questioner, rng) for scene in drawn]
         blocks = [block for part in turns for block in self._blocks(part, style)]
         assert len(blocks) == size
         image = LoadedImage(size=(style.grid, style.grid), num_views=1, views={})
         batch = make_batch(blocks, [image] * size, [[number] for number in range(size)])
-        symbols = symbolic_scenes(self.spec, drawn, style.grid, self.word_ids, dice)
+        symbols = symbolic_scenes(self.spec, drawn, style.grid, self.word_ids, rng)
         return SymbolicBatch(batch, symbols, [[turn.family for turn in part] for part in turns])
 
-    def _turns(self, scene: Scene, style: Style, questioner: Questioner, dice: Dice) -> list[Turn]:
+    def _turns(self, scene: Scene, style: Style, questioner: Questioner, rng: Rng) -> list[Turn]:
         if style.caption:
-            return [Turn(question="", answer=caption(self.spec, scene, dice), family="caption")]
+            return [Turn(question="", answer=caption(self.spec, scene, rng), family="caption")]
         return questioner.ask(scene)
 
     def _blocks(self, turns: Sequence[Turn], style: Style) -> list[Any]:

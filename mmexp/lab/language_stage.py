@@ -1,12 +1,11 @@
-"""The lab's language models: small Llamas that learned to look things up in symbolic scenes.
+"""The lab's language models: small Llamas trained to look things up in symbolic scenes.
 
-FEASIBILITY.md part 2 tells why: a language model that was not trained to look things up does not learn it in the few
-hundred steps of a lab run. Decisive here, each found by leaving it out: word embeddings of unit size (soft tokens are
-told apart from the first step), captions in random order at the beginning (the shortest way to "find the token with
-this word"), and empty tokens that show their cell only later.
+A language model that was not trained to look things up does not learn it in the few hundred steps of a lab run.
+Decisive here, each found by leaving it out: word embeddings of unit size (soft tokens are told apart from the first
+step), captions in random order at the beginning (the shortest way to "find the token with this word"), and empty tokens
+that show their cell only later.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ import torch
 from torch.nn import functional
 
 from mmexp.errors import UserError
-from mmexp.files import write_json
+from mmexp.files import replacing, write_json
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID
-from mmexp.lab.dice import Dice
 from mmexp.lab.fixed_steps import Budget, train_fixed_steps
 from mmexp.lab.language_data import Style, SymbolicBatch, SymbolicData, trained_stretches
+from mmexp.lab.rng import Rng
 from mmexp.lab.symbols import Corruption, soft_tokens
 from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.lab.world import WorldSpec
@@ -57,14 +56,14 @@ class Curriculum:
     corruption: Mapping[str, float]
     end_weight: float
 
-    def style(self, part: "Round", dice: Dice) -> Style:
-        share = dice.below(SHARES)
+    def style(self, part: "Round", rng: Rng) -> Style:
+        share = rng.below(SHARES)
         return Style(
-            template=dice.pick(self.templates),
-            format_prompt=dice.pick(self.format_prompts),
+            template=rng.pick(self.templates),
+            format_prompt=rng.pick(self.format_prompts),
             multi_turn=part.caption_percent <= share < part.caption_percent + self.multi_turn_percent,
             caption=share < part.caption_percent,
-            grid=dice.pick(part.grids),
+            grid=rng.pick(part.grids),
         )
 
     def corruption_at(self, part: "Round", step: int) -> Corruption:
@@ -164,8 +163,8 @@ class LanguageModelStage:
                 data = SymbolicData(pretraining, tokenizer, self.templates, part.questions)
                 step_loss = partial(self._loss, model, data, part, done)
                 losses = train_fixed_steps(title, model, step_loss, part.budget, folder, runtime)
-                save_file(trained_tensors(model), finished.with_suffix(".tmp"))
-                os.replace(finished.with_suffix(".tmp"), finished)
+                with replacing(finished) as temporary:
+                    save_file(trained_tensors(model), temporary)
             done += part.budget.steps
         return losses[-1]
 
@@ -193,9 +192,9 @@ class LanguageModelStage:
         return model
 
     def _loss(self, model: Any, data: SymbolicData, part: Round, done: int, step: int) -> torch.Tensor:
-        dice = Dice(self.seed, 31, done + step)
-        style = self.curriculum.style(part, dice)
-        batch = data.batch(dice, self.curriculum.batch_size, style, held_out=False)
+        rng = Rng(self.seed, 31, done + step)
+        style = self.curriculum.style(part, rng)
+        batch = data.batch(rng, self.curriculum.batch_size, style, held_out=False)
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + done + step)
         corruption = self.curriculum.corruption_at(part, step) if part.corrupt_percent else None
         logits, targets, _ = answers(model, batch, corruption, random)
@@ -281,7 +280,7 @@ def answers(
 @torch.no_grad()
 def lookup_accuracy(model: Any, data: SymbolicData, style: Style, scenes: int, seed: int) -> dict[str, float]:
     """Family -> percent of answers with every token right, on ideal soft tokens of held-out scenes."""
-    symbolic = data.batch(Dice(seed, 32), scenes, style, held_out=True)
+    symbolic = data.batch(Rng(seed, 32), scenes, style, held_out=True)
     logits, targets, stretches = answers(model, symbolic, None, torch.Generator())
     wrong = set(stretches[logits.argmax(-1) != targets].tolist())
     width = symbolic.batch.labels.shape[1]

@@ -5,9 +5,9 @@ from torch import nn
 from torch.nn import functional
 
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import Drawn
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 
 
 class MaskedPatches(Objective):
@@ -27,9 +27,9 @@ class MaskedPatches(Objective):
         self.masked_percent, self.grid, self.patch = masked_percent, shape.grid, image_size // shape.grid[0]
         self.pixels = nn.Linear(shape.dim, 3 * self.patch**2)
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
         count = len(drawn.views) * self.grid[0] * self.grid[1]
-        chosen = torch.from_numpy(dice.bytes(count)).view(-1, 1, *self.grid) < self.masked_percent * 256 // 100
+        chosen = torch.from_numpy(rng.bytes(count)).view(-1, 1, *self.grid) < self.masked_percent * 256 // 100
         missing = chosen.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
         pixels = drawn.views.float() / 255
         said = self.pixels(look(pixels.masked_fill(missing, 0.5)).tokens)
@@ -40,4 +40,4 @@ class MaskedPatches(Objective):
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Share of the missing pixels' variance that is not explained, in percent."""
-        return {"unexplained": round(100 * float(self.loss(look, drawn, Dice(0))), 1)}
+        return {"unexplained": round(100 * float(self.loss(look, drawn, Rng(0))), 1)}

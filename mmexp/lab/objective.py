@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from mmexp.interfaces import FeatureMap
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import Drawn
+from mmexp.lab.rng import Rng
 
 Look = Callable[[torch.Tensor], FeatureMap]
 """The encoder: views (B, 3, H, W), uint8 or float in 0..1, to the map of its deepest tap."""
@@ -16,8 +16,8 @@ Look = Callable[[torch.Tensor], FeatureMap]
 class Objective(nn.Module):
     """Has the heads that training needs and that are not kept."""
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        """Scalar; ``dice`` for what is random."""
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
+        """Scalar; ``rng`` for what is random."""
         raise NotImplementedError  # abstract
 
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:

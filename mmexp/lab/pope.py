@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import permutations
 
 from mmexp.interfaces import Turn
-from mmexp.lab.dice import Dice
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import COLORS, SHAPES, Scene
 
 Named = tuple[str, str]
@@ -29,12 +29,12 @@ class Statistics:
             self.single.update(named)
             self.pair.update(permutations(named, 2))
 
-    def absent(self, scene: Scene, sampling: str, dice: Dice) -> list[Named]:
+    def absent(self, scene: Scene, sampling: str, rng: Rng) -> list[Named]:
         """Objects that the scene has not, the first to be asked about first."""
         present = names(scene)
         left = [item for item in OBJECTS if item not in present]
         if sampling == "random":
-            return [left[place] for place in dice.sample(len(left), len(left))]
+            return [left[place] for place in rng.sample(len(left), len(left))]
         if sampling == "popular":
             return sorted(left, key=lambda item: -self.single[item])
         return sorted(left, key=lambda item: -sum(self.pair[other, item] for other in present))
@@ -44,13 +44,13 @@ def names(scene: Scene) -> list[Named]:
     return [(item.color, item.shape) for item in scene.objects]
 
 
-def pope_turns(scene: Scene, statistics: Statistics, each: int, dice: Dice) -> list[Turn]:
+def pope_turns(scene: Scene, statistics: Statistics, each: int, rng: Rng) -> list[Turn]:
     """For each sampling ``each`` questions with yes and as many with no (fewer in a scene of fewer objects)."""
     present = names(scene)
-    asked = [present[place] for place in dice.sample(len(present), min(each, len(present)))]
+    asked = [present[place] for place in rng.sample(len(present), min(each, len(present)))]
     turns = []
     for sampling in SAMPLINGS:
-        absent = statistics.absent(scene, sampling, dice)[: len(asked)]
+        absent = statistics.absent(scene, sampling, rng)[: len(asked)]
         for answer, items in (("yes", asked), ("no", absent)):
             turns += [
                 Turn(

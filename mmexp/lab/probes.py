@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureMap
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, OBJECT_VALUES, SIGN_VALUES, Drawn, draw_batch, labelled_loss, shapes_counted
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import SHAPES, SIGN_CELLS, WorldSpec
 from mmexp.model.maps import to_map
 
@@ -54,8 +54,8 @@ def examine(encoder: Any, spec: WorldSpec, budget: ProbeBudget, seed: int) -> di
     for depth in budget.depths:
         if not 0 <= depth <= encoder.depth:
             raise UserError(f"probes.depths: {depth} is not in this encoder: it has 0 (stem) to {encoder.depth}")
-    train = draw_batch(spec, budget.train, encoder.image_size, Dice(seed, 43), held_out=False)
-    test = draw_batch(spec, budget.test, encoder.image_size, Dice(seed, 44), held_out=True)
+    train = draw_batch(spec, budget.train, encoder.image_size, Rng(seed, 43), held_out=False)
+    test = draw_batch(spec, budget.test, encoder.image_size, Rng(seed, 44), held_out=True)
     seen, unseen = (_maps(encoder, drawn, budget.depths) for drawn in (train, test))
     found: dict[str, Accuracies] = {}
     for depth, before, after in zip(budget.depths, seen, unseen, strict=True):
@@ -67,7 +67,7 @@ def examine(encoder: Any, spec: WorldSpec, budget: ProbeBudget, seed: int) -> di
 
 def chance(spec: WorldSpec, budget: ProbeBudget, seed: int) -> dict[str, float]:
     """Target -> percent of the test that the commonest answer gets."""
-    drawn = draw_batch(spec, budget.test, spec.image_size, Dice(seed, 44), held_out=True)
+    drawn = draw_batch(spec, budget.test, spec.image_size, Rng(seed, 44), held_out=True)
     nothing = torch.zeros(len(drawn.scenes), 1, spec.grid * TOKENS_PER_CELL, spec.grid * TOKENS_PER_CELL)
     found = {}
     for rows in (_objects, _signs, _counts):

@@ -1,7 +1,7 @@
 """Questions about a scene: ten families whose key word comes last, and the caption.
 
-Of all that could be asked of a scene, what is asked is chosen so that each answer of a question text stays as frequent
-as the others; then nobody who sees only the text can do better than chance.
+Of all that could be asked of a scene, what is asked is chosen so that the answers to a question text stay equally
+frequent; without the image nothing does better than chance.
 """
 
 from collections import Counter
@@ -12,16 +12,16 @@ from mmexp.data.choices import LETTERS, choice_lines
 from mmexp.errors import UserError, nearest
 from mmexp.interfaces import Turn
 from mmexp.lab import font
-from mmexp.lab.dice import Dice
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import COLORS, SHAPES, SIZES, Object, Scene, WorldSpec
 
 NUM_CHOICES = 4
 CHOICES = "{choices}"
-"""Where a question has its choices, if not behind it."""
+"""Where a question has its choices, if not after it."""
 PAIRS = "{pairs}"
 """The answer that names every choice and its letter."""
 BOX_PARTS = 8
-"""A box is told in so many parts of the image's side."""
+"""The coordinates of a box count so many parts of the image's side."""
 
 
 class Candidate(NamedTuple):
@@ -163,7 +163,7 @@ PRACTICE = {"two_cells": two_cells, "lettered": lettered, "listed": listed, "mat
 """What only language models are pre-trained on."""
 
 
-def caption(spec: WorldSpec, scene: Scene, dice: Dice) -> str:
+def caption(spec: WorldSpec, scene: Scene, rng: Rng) -> str:
     """Every object and the sign, in random order, as in "a small red square at b3, a sign with 47 at c1".
 
     In row-major order a caption could be told without looking anything up.
@@ -172,7 +172,7 @@ def caption(spec: WorldSpec, scene: Scene, dice: Dice) -> str:
     if scene.sign:
         cell = spec.cell_names()[scene.sign.row * spec.grid + scene.sign.column]
         parts.append(f"a sign with {scene.sign.text} at {cell}")
-    return ", ".join(parts[place] for place in dice.sample(len(parts), len(parts)))
+    return ", ".join(parts[place] for place in rng.sample(len(parts), len(parts)))
 
 
 def cell_of(spec: WorldSpec, item: Object) -> str:
@@ -203,19 +203,19 @@ class Questioner:
     Args:
         spec: the world.
         number: family (also of ``PRACTICE``) -> questions per scene.
-        dice: breaks ties, shuffles the order, and draws and shuffles choices.
+        rng: breaks ties, shuffles the order, and draws and shuffles choices.
 
     Raises:
         UserError: an unknown family, or a negative number.
     """
 
-    def __init__(self, spec: WorldSpec, number: dict[str, int], dice: Dice) -> None:
+    def __init__(self, spec: WorldSpec, number: dict[str, int], rng: Rng) -> None:
         for family, questions in number.items():
             if family not in {**FAMILIES, **PRACTICE}:
-                raise UserError(f"lab questions: no family '{family}'; {nearest(family, FAMILIES)}")
+                raise UserError(f"lab questions: unknown family '{family}'; {nearest(family, FAMILIES)}")
             if questions < 0:
-                raise UserError(f"lab questions: {family}: {questions}; at least 0")
-        self.spec, self.number, self.dice = spec, number, dice
+                raise UserError(f"lab questions: {family}: {questions} must be at least 0")
+        self.spec, self.number, self.rng = spec, number, rng
         self.asked: Counter[tuple[str, str, str]] = Counter()
 
     def ask(self, scene: Scene) -> list[Turn]:
@@ -225,10 +225,10 @@ class Questioner:
             for family, number in self.number.items()
             for candidate in self._choose(family, scene, number)
         ]
-        return [chosen[place] for place in self.dice.sample(len(chosen), len(chosen))]
+        return [chosen[place] for place in self.rng.sample(len(chosen), len(chosen))]
 
     def check(self, where: str) -> None:
-        """Raises ``UserError`` for a family that was wanted and has no question at all."""
+        """Raises ``UserError`` for a family that was requested and has no question at all."""
         have = {family for family, _, _ in self.asked}
         for family, number in self.number.items():
             if number and family not in have:
@@ -252,7 +252,7 @@ class Questioner:
         if not choices:
             return answer
         if answer == PAIRS:
-            order = self.dice.sample(len(choices), len(choices))
+            order = self.rng.sample(len(choices), len(choices))
             return " ".join(f"{choices[place]} {LETTERS[place]}" for place in order)
         return LETTERS[choices.index(answer)]
 
@@ -263,8 +263,8 @@ class Questioner:
         own = [candidate.answer] if candidate.answer in candidate.pool else []
         others = [text for text in candidate.pool if text not in own]
         number = min(NUM_CHOICES - len(own), len(others))
-        texts = [*own, *(others[place] for place in self.dice.sample(len(others), number))]
-        return tuple(texts[place] for place in self.dice.sample(len(texts), len(texts)))
+        texts = [*own, *(others[place] for place in self.rng.sample(len(others), number))]
+        return tuple(texts[place] for place in self.rng.sample(len(texts), len(texts)))
 
     def _choose(self, family: str, scene: Scene, number: int) -> list[Candidate]:
         left = {**FAMILIES, **PRACTICE}[family](self.spec, scene)
@@ -279,7 +279,7 @@ class Questioner:
         """Index of the candidate whose (text, answer) was asked least so far."""
         counts = [self.asked[(family, candidate.question, candidate.answer)] for candidate in candidates]
         least = min(counts)
-        return self.dice.pick([place for place, asked in enumerate(counts) if asked == least])
+        return self.rng.pick([place for place, asked in enumerate(counts) if asked == least])
 
 
 CLIP_WORDS = ("way", "moves", "up", "down", "first")

@@ -1,13 +1,13 @@
-"""Reading, as Pix2Struct's part among the experts: the tokens of a sign tell what is written on it."""
+"""Reading, as Pix2Struct's part among the experts: the tokens of a sign predict what is written on it."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, SIGN_VALUES, Drawn, labelled_loss, percent_right
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import SIGN_CELLS
 
 SIGNS_TRIED = 16
@@ -15,7 +15,7 @@ SIGNS_TRIED = 16
 
 
 class Reading(Objective):
-    """Each token tells whether it is on a sign; the mean of a sign's tokens tells the tens and ones, or the word.
+    """Each token predicts whether it is on a sign; the mean of a sign's tokens the tens and ones, or the word.
 
     Some images of a batch become pages, full of the signs of others, as Pix2Struct is pre-trained on pages full of text
     (arXiv:2210.03347): several times as many signs in a step.
@@ -32,8 +32,8 @@ class Reading(Objective):
         self.sign = nn.Linear(shape.dim, 2)
         self.text = nn.ModuleDict({name: nn.Linear(shape.dim, len(SIGN_VALUES[name])) for name in SIGN_VALUES})
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, dice)
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
+        views, sources = with_pages(drawn, len(drawn.scenes) * self.pages_percent // 100, rng)
         tokens, sources = look(views).tokens, self.per_token(sources)
         signs, scenes = means_of_signs(tokens, sources)
         text = (labelled_loss(head(signs), drawn.sign_labels(name)[scenes]) for name, head in self.text.items())
@@ -47,7 +47,7 @@ class Reading(Objective):
     @torch.no_grad()
     def check(self, look: Look, drawn: Drawn) -> dict[str, float]:
         """Percent right of the signs, and of all tokens for ``sign``."""
-        views, sources = with_pages(drawn, 0, Dice(0))
+        views, sources = with_pages(drawn, 0, Rng(0))
         tokens, sources = look(views).tokens, self.per_token(sources)
         signs, scenes = means_of_signs(tokens, sources)
         found = {"sign": percent_right(self.sign(tokens), (sources != NOTHING).long())}
@@ -65,7 +65,7 @@ def means_of_signs(tokens: torch.Tensor, sources: torch.Tensor) -> tuple[torch.T
     return total / size[:, None], pairs % len(sources)
 
 
-def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torch.Tensor]:
+def with_pages(drawn: Drawn, pages: int, rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
     """The views, and the scene whose sign is on each cell (B, cells, cells), or ``NOTHING``.
 
     The first ``pages`` images get signs of others on the same cells, over whatever is there but another sign.
@@ -78,7 +78,7 @@ def with_pages(drawn: Drawn, pages: int, dice: Dice) -> tuple[torch.Tensor, torc
     for page in range(len(views)):
         tried = [own[page]] if page in own else []
         if page < pages and signs:
-            tried += [signs[place] for place in dice.sample(len(signs), min(SIGNS_TRIED, len(signs)))]
+            tried += [signs[place] for place in rng.sample(len(signs), min(SIGNS_TRIED, len(signs)))]
         for image, sign in tried:
             place = sources[page, sign.row, sign.column : sign.column + SIGN_CELLS]
             if (place != NOTHING).any():

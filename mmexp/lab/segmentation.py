@@ -1,4 +1,4 @@
-"""Segmentation without colour, as SAM's part among the experts: where things end and of what form they are."""
+"""Segmentation without colour, as SAM's part among the experts: the outlines and forms of things."""
 
 import torch
 from torch import nn
@@ -6,14 +6,14 @@ from torch.nn import functional
 
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureShape
-from mmexp.lab.dice import Dice
 from mmexp.lab.drawn import NOTHING, Drawn, labelled_loss, percent_right
 from mmexp.lab.objective import Look, Objective
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import SHAPES, SIZES, WorldSpec
 
 
 class Segmentation(Objective):
-    """Each token tells the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
+    """Each token predicts the mask of its patch, pixel by pixel, and the form (shape and size) of what covers it.
 
     The network sees only one channel, now with less contrast, now inverted: a film for one colour of light, on which
     things are light or dark. Its first convolution ends without weights for the others.
@@ -36,20 +36,20 @@ class Segmentation(Objective):
         super().__init__()
         assert shape.grid is not None
         if channel not in (0, 1, 2):
-            raise UserError(f"objective.channel: {channel}; 0, 1 or 2 (red, green, blue)")
+            raise UserError(f"objective.channel: {channel} must be 0, 1 or 2 (red, green, blue)")
         self.channel, self.min_gain, self.mask_weight, self.grid = channel, min_gain, mask_weight, shape.grid
         self.patch = (spec.image_size // shape.grid[0], spec.image_size // shape.grid[1])
         self.form = nn.Linear(shape.dim, len(SHAPES) * len(SIZES) + 1)
         self.mask = nn.Linear(shape.dim, self.patch[0] * self.patch[1])
 
-    def loss(self, look: Look, drawn: Drawn, dice: Dice) -> torch.Tensor:
-        tokens = look(self.grey(drawn.views, dice)).tokens
+    def loss(self, look: Look, drawn: Drawn, rng: Rng) -> torch.Tensor:
+        tokens = look(self.grey(drawn.views, rng)).tokens
         masks = functional.binary_cross_entropy_with_logits(self.mask(tokens), self.masks(drawn).float())
         return labelled_loss(self.form(tokens), self.forms(drawn)) + self.mask_weight * masks
 
-    def grey(self, views: torch.Tensor, dice: Dice) -> torch.Tensor:
+    def grey(self, views: torch.Tensor, rng: Rng) -> torch.Tensor:
         """(B, 3, H, W) in 0..1 with three equal channels."""
-        random = torch.from_numpy(dice.bytes(2 * len(views))).view(2, -1, 1, 1, 1).float() / 255
+        random = torch.from_numpy(rng.bytes(2 * len(views))).view(2, -1, 1, 1, 1).float() / 255
         gain = (self.min_gain + (1 - self.min_gain) * random[0]) * (random[1] < 0.5).float().mul(2).sub(1)
         level = views[:, self.channel, None].float() / 255
         return (0.5 + gain * (level - 0.5)).expand_as(views)

@@ -1,6 +1,6 @@
-"""Scenes as soft tokens: what an ideal projector would tell the language model.
+"""Scenes as soft tokens: what an ideal projector would give the language model.
 
-A soft token stands where a visual token would stand, in row-major order of a token grid. It is the sum of the word
+Soft tokens take the places of visual tokens, in row-major order of a token grid. It is the sum of the word
 embeddings of its cell and of what covers it: colour, shape and size of an object, or "sign" and the tokens of a sign's
 text. Tokens that nothing covers have only their cell.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mmexp.lab.dice import Dice
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Scene, WorldSpec, place_objects, place_sign
 
 FULL_COVER = 3
@@ -58,7 +58,7 @@ class Corruption:
 
 
 def symbolic_scenes(
-    spec: WorldSpec, scenes: Sequence[Scene], grid: int, ids: Mapping[str, int], dice: Dice
+    spec: WorldSpec, scenes: Sequence[Scene], grid: int, ids: Mapping[str, int], rng: Rng
 ) -> SymbolicScenes:
     """Objects and signs of ``scenes``, placed as in images, seen through a token grid of ``grid`` x ``grid``."""
     most = max(len(scene.objects) for scene in scenes) + 1
@@ -67,7 +67,7 @@ def symbolic_scenes(
     cover = np.zeros((len(scenes), most, grid * grid), dtype=np.float32)
     patch = spec.image_size // grid
     for number, scene in enumerate(scenes):
-        masks = place_objects(spec, scene, dice)
+        masks = place_objects(spec, scene, rng)
         if scene.sign:
             masks = np.concatenate([masks, place_sign(spec, scene.sign)[None]])
             parts = [ids["sign"], *(ids[part] for part in text_parts(scene.sign.text))]

@@ -1,4 +1,4 @@
-"""Text-only conversations about scenes that are told instead of shown: the lab's place for a text-only dataset."""
+"""Text-only conversations about scenes that are described instead of shown: the lab's text-only dataset."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError
 from mmexp.files import write_text
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import Questioner, caption
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Scene, WorldSpec, scenes
 
 FILE = "described.json"
@@ -35,13 +35,13 @@ class TextStage:
     ) -> None:
         self.spec, self.questions, self.seed = WorldSpec.from_config(world), dict(questions), seed
         if conversations < 1:
-            raise UserError(f"lab text: conversations: {conversations}; at least 1")
+            raise UserError(f"lab text: conversations: {conversations} must be at least 1")
         self.conversations = conversations
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
         """Draw the scenes (none that is held out) and write the conversations."""
-        questioner = Questioner(self.spec, self.questions, Dice(self.seed, 30))
-        source, order = scenes(self.spec, Dice(self.seed, 31), held_out=False), Dice(self.seed, 32)
+        questioner = Questioner(self.spec, self.questions, Rng(self.seed, 30))
+        source, order = scenes(self.spec, Rng(self.seed, 31), held_out=False), Rng(self.seed, 32)
         records = [
             self._record(number, scene, questioner, order)
             for number, scene in zip(range(self.conversations), source, strict=False)
@@ -49,7 +49,7 @@ class TextStage:
         questioner.check("lab text")
         write_text(workdir / FILE, "[\n" + ",\n".join(json.dumps(record) for record in records) + "\n]\n")
 
-    def _record(self, number: int, scene: Scene, questioner: Questioner, order: Dice) -> dict[str, Any]:
+    def _record(self, number: int, scene: Scene, questioner: Questioner, order: Rng) -> dict[str, Any]:
         conversations: list[dict[str, str | None]] = []
         for turn in questioner.ask(scene):
             question = "\n".join([turn.question, *choice_lines(turn.choices)])

@@ -1,7 +1,6 @@
 """Clips of the drawn world on disk: real video files, and questions in the format of video benchmarks."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mmexp.errors import UserError
-from mmexp.files import write_text
+from mmexp.files import replacing, write_text
 from mmexp.lab.clips import FAMILIES, Clip, draw_clip, draw_frames
-from mmexp.lab.dice import Dice
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import WorldSpec
 
 FOLDER, QUESTIONS = "videos", "test.jsonl"
@@ -43,22 +42,24 @@ class VideoStage:
         given = {"clips": (clips, 1), "frames": (frames, LEAST_FRAMES), "frame_rate": (frame_rate, 1)}
         for name, (value, least) in given.items():
             if value < least:
-                raise UserError(f"lab video: {name}: {value}; at least {least}")
+                raise UserError(f"lab video: {name}: {value} must be at least {least}")
         if min(self.spec.grid, self.spec.max_objects) < 2:
-            raise UserError("lab video: a clip has 2 objects at least; lab.world.grid and max_objects of 2 or more")
+            raise UserError(
+                "lab video: a clip has at least 2 objects; lab.world.grid and max_objects must be at least 2"
+            )
         self.clips, self.frames, self.frame_rate, self.seed = clips, frames, frame_rate, seed
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
         """Write everything; videos that a killed run left are kept."""
-        drawn = [draw_clip(self.spec, self.frames, Dice(self.seed, 40, number)) for number in range(self.clips)]
-        lines = [json.dumps(record) for record in question_records(drawn, Dice(self.seed, 41))]
+        drawn = [draw_clip(self.spec, self.frames, Rng(self.seed, 40, number)) for number in range(self.clips)]
+        lines = [json.dumps(record) for record in question_records(drawn, Rng(self.seed, 41))]
         write_text(workdir / QUESTIONS, "\n".join(lines) + "\n")
         (workdir / FOLDER).mkdir(exist_ok=True)
         progress = runtime.get("progress") or (lambda step, total: None)
         for number, clip in enumerate(drawn):
             path = workdir / FOLDER / video_name(number)
             if not path.exists():
-                write_video(path, draw_frames(self.spec, clip, Dice(self.seed, 42, number)), self.frame_rate)
+                write_video(path, draw_frames(self.spec, clip, Rng(self.seed, 42, number)), self.frame_rate)
             progress(number + 1, self.clips)
 
 
@@ -66,7 +67,7 @@ def video_name(number: int) -> str:
     return f"{number:05d}.mkv"
 
 
-def question_records(clips: Iterable[Clip], dice: Dice) -> Iterator[dict[str, Any]]:
+def question_records(clips: Iterable[Clip], rng: Rng) -> Iterator[dict[str, Any]]:
     """One question of each family per clip: of what can be asked of it, what was asked least so far.
 
     So each answer of a question text stays as frequent as the others, and nobody can do better than chance without
@@ -77,7 +78,7 @@ def question_records(clips: Iterable[Clip], dice: Dice) -> Iterator[dict[str, An
         for family, candidates_of in FAMILIES.items():
             candidates = candidates_of(clip)
             least = min(asked[candidate] for candidate in candidates)
-            question, answer = dice.pick([candidate for candidate in candidates if asked[candidate] == least])
+            question, answer = rng.pick([candidate for candidate in candidates if asked[candidate] == least])
             asked[(question, answer)] += 1
             yield {
                 "question_id": f"{number:05d}_{family}",
@@ -94,10 +95,11 @@ def write_video(path: Path, frames: Iterable[np.ndarray], frame_rate: int) -> No
     import av
 
     pictures = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0") for frame in frames]
-    temporary = path.with_suffix(".tmp")
-    with av.open(str(temporary), "w", format="matroska", options={"fflags": "+bitexact"}) as container:
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="matroska", options={"fflags": "+bitexact"}) as container,
+    ):
         stream: Any = container.add_stream("ffv1", rate=frame_rate)
         stream.pix_fmt, stream.width, stream.height = "bgr0", pictures[0].width, pictures[0].height
         for picture in [*pictures, None]:
             container.mux(stream.encode(picture))
-    os.replace(temporary, path)

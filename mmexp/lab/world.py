@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from mmexp.errors import UserError, nearest
-from mmexp.lab.dice import Dice
 from mmexp.lab.font import GLYPH_COLUMNS, GLYPH_ROWS, WORDS, text_mask
+from mmexp.lab.rng import Rng
 
 COLORS = {
     "red": (214, 48, 44),
@@ -59,7 +59,7 @@ class WorldSpec:
         known = [field.name for field in fields(cls)]
         for key in node:
             if key not in known:
-                raise UserError(f"lab.world.{key}: unknown; {nearest(key, known)}")
+                raise UserError(f"lab.world.{key}: no such key; {nearest(key, known)}")
         missing = [key for key in known if key not in node]
         if missing:
             raise UserError(f"lab.world: no value for {', '.join(missing)}")
@@ -86,11 +86,11 @@ class WorldSpec:
         if not 1 <= self.grid <= 9 or self.image_size % self.grid or self.cell < 16:
             raise UserError(
                 f"lab.world.grid: {self.grid} cells per side of {self.image_size} pixels; "
-                "1 to 9 cells that divide the side and have at least 16 pixels"
+                "must be 1 to 9 cells that divide the side and have at least 16 pixels"
             )
         for key, most in (("noise", 127), ("color_jitter", 127), ("sign_percent", 100)):
             if not 0 <= getattr(self, key) <= most:
-                raise UserError(f"lab.world.{key}: {getattr(self, key)}; 0 to {most}")
+                raise UserError(f"lab.world.{key}: {getattr(self, key)} must be from 0 to {most}")
         if self.sign_percent:
             self._check_sign()
         free = self.grid**2 - (SIGN_CELLS if self.sign_percent else 0)
@@ -102,7 +102,9 @@ class WorldSpec:
                 f"{len(COLORS)} colours that do not repeat, so at most {most}"
             )
         if not 1 <= self.min_objects <= self.max_objects:
-            raise UserError(f"lab.world.min_objects: {self.min_objects}; 1 to max_objects ({self.max_objects})")
+            raise UserError(
+                f"lab.world.min_objects: {self.min_objects} must be from 1 to max_objects ({self.max_objects})"
+            )
 
     def _check_sign(self) -> None:
         if self.grid < SIGN_CELLS:
@@ -115,7 +117,7 @@ class WorldSpec:
         largest = min(room[0] // GLYPH_ROWS, room[1] // width) // 2 * 2
         if self.glyph_size % 2 or not 2 <= self.glyph_size <= largest:
             raise UserError(
-                f"lab.world.glyph_size: {self.glyph_size}; an even number from 2 to {largest} for cells of "
+                f"lab.world.glyph_size: {self.glyph_size} must be an even number from 2 to {largest} for cells of "
                 f"{self.cell} pixels"
             )
 
@@ -158,98 +160,98 @@ class Scene:
         return hashlib.sha256(self.content().encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
-def draw_scene(spec: WorldSpec, dice: Dice) -> Scene:
+def draw_scene(spec: WorldSpec, rng: Rng) -> Scene:
     """A random scene.
 
     The shapes come from a random palette of 1 to all shapes, so that counts above one are as common as others.
     """
-    sign = draw_sign(spec, dice) if dice.below(100) < spec.sign_percent else None
-    number = dice.between(spec.min_objects, spec.max_objects)
+    sign = draw_sign(spec, rng) if rng.below(100) < spec.sign_percent else None
+    number = rng.between(spec.min_objects, spec.max_objects)
     taken = [sign.row * spec.grid + sign.column + place for place in range(SIGN_CELLS)] if sign else []
     free = [cell for cell in range(spec.grid**2) if cell not in taken]
-    cells = sorted(free[place] for place in dice.sample(len(free), number))
-    colors = dice.sample(len(COLORS), number)
-    palette = dice.sample(len(SHAPES), dice.between(1, len(SHAPES)))
+    cells = sorted(free[place] for place in rng.sample(len(free), number))
+    colors = rng.sample(len(COLORS), number)
+    palette = rng.sample(len(SHAPES), rng.between(1, len(SHAPES)))
     names = list(COLORS)
     objects = tuple(
-        Object(names[color], SHAPES[dice.pick(palette)], dice.pick(SIZES), cell // spec.grid, cell % spec.grid)
+        Object(names[color], SHAPES[rng.pick(palette)], rng.pick(SIZES), cell // spec.grid, cell % spec.grid)
         for cell, color in zip(cells, colors, strict=True)
     )
     return Scene(objects, sign)
 
 
-def draw_sign(spec: WorldSpec, dice: Dice) -> Sign:
+def draw_sign(spec: WorldSpec, rng: Rng) -> Sign:
     """A random sign, a number as often as a word."""
-    text = dice.pick(WORDS) if dice.below(2) else str(dice.between(10, 99))
-    return Sign(text, dice.below(spec.grid), dice.below(spec.grid - SIGN_CELLS + 1))
+    text = rng.pick(WORDS) if rng.below(2) else str(rng.between(10, 99))
+    return Sign(text, rng.below(spec.grid), rng.below(spec.grid - SIGN_CELLS + 1))
 
 
-def scenes(spec: WorldSpec, dice: Dice, *, held_out: bool) -> Iterator[Scene]:
+def scenes(spec: WorldSpec, rng: Rng, *, held_out: bool) -> Iterator[Scene]:
     """Endless scenes of one side of the split; may repeat."""
     while True:
-        scene = draw_scene(spec, dice)
+        scene = draw_scene(spec, rng)
         if scene.held_out == held_out:
             yield scene
 
 
-def place_objects(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
+def place_objects(spec: WorldSpec, scene: Scene, rng: Rng) -> np.ndarray:
     """Where each object's pixels are: (objects, side, side) bool, with the random offset inside the cell."""
     masks = np.zeros((len(scene.objects), spec.image_size, spec.image_size), dtype=bool)
     for mask, item in zip(masks, scene.objects, strict=True):
         stamp = shape_mask(item.shape, object_side(spec, item.size))
         room = spec.cell - len(stamp)
-        top = item.row * spec.cell + dice.below(room + 1)
-        left = item.column * spec.cell + dice.below(room + 1)
+        top = item.row * spec.cell + rng.below(room + 1)
+        left = item.column * spec.cell + rng.below(room + 1)
         mask[top : top + len(stamp), left : left + len(stamp)] = stamp
     return masks
 
 
 def place_sign(spec: WorldSpec, sign: Sign) -> np.ndarray:
-    """Where the plate is: (side, side) bool, the sign's cells without a rim of one pixel."""
+    """Where the plate is: (side, side) bool, the sign's cells without a border of one pixel."""
     mask = np.zeros((spec.image_size, spec.image_size), dtype=bool)
     top, left = sign.row * spec.cell, sign.column * spec.cell
     mask[top + 1 : top + spec.cell - 1, left + 1 : left + SIGN_CELLS * spec.cell - 1] = True
     return mask
 
 
-def draw_print(spec: WorldSpec, sign: Sign, dice: Dice) -> np.ndarray:
+def draw_print(spec: WorldSpec, sign: Sign, rng: Rng) -> np.ndarray:
     """The sign's text as what is added to the plate: (side, side) int16, -1, 0 or 1; its place on the plate is random.
 
     Fine print: a dot is a checkerboard of light and dark pixels, with the plate's grey as its mean. A dot lies on even
-    pixels; so an image at half the side has no trace of it left.
+    pixels; so nothing of it is left in an image at half the side.
     """
     stroke = np.kron(text_mask(sign.text), np.ones((spec.glyph_size, spec.glyph_size), dtype=np.int16))
     rows, columns = stroke.shape
-    top = sign.row * spec.cell + _even_offset(spec.cell - rows, dice)
-    left = sign.column * spec.cell + _even_offset(SIGN_CELLS * spec.cell - columns, dice)
+    top = sign.row * spec.cell + _even_offset(spec.cell - rows, rng)
+    left = sign.column * spec.cell + _even_offset(SIGN_CELLS * spec.cell - columns, rng)
     y, x = np.mgrid[0:rows, 0:columns]
     added = np.zeros((spec.image_size, spec.image_size), dtype=np.int16)
     added[top : top + rows, left : left + columns] = stroke * (1 - 2 * ((y + x) % 2))
     return added
 
 
-def _even_offset(room: int, dice: Dice) -> int:
+def _even_offset(room: int, rng: Rng) -> int:
     """An even number of pixels with at least ``SIGN_MARGIN`` on both sides."""
-    return SIGN_MARGIN + 2 * dice.below((room - 2 * SIGN_MARGIN) // 2 + 1)
+    return SIGN_MARGIN + 2 * rng.below((room - 2 * SIGN_MARGIN) // 2 + 1)
 
 
-def draw_image(spec: WorldSpec, scene: Scene, dice: Dice) -> np.ndarray:
+def draw_image(spec: WorldSpec, scene: Scene, rng: Rng) -> np.ndarray:
     """Pixels of a scene: (side, side, 3) uint8, grey background, objects, sign, and uniform noise over all."""
-    return draw(spec, scene, dice)[0]
+    return draw(spec, scene, rng)[0]
 
 
-def draw(spec: WorldSpec, scene: Scene, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
+def draw(spec: WorldSpec, scene: Scene, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
     """The same pixels, and the objects' masks as ``place_objects`` gives them."""
-    image = np.full((spec.image_size, spec.image_size, 3), dice.between(70, 130), dtype=np.int16)
+    image = np.full((spec.image_size, spec.image_size, 3), rng.between(70, 130), dtype=np.int16)
     if scene.sign:
-        plate, added = dice.between(150, 190), draw_print(spec, scene.sign, dice)
+        plate, added = rng.between(150, 190), draw_print(spec, scene.sign, rng)
         image[place_sign(spec, scene.sign)] = plate
         image += SIGN_CONTRAST * added[..., None]
-    masks = place_objects(spec, scene, dice)
+    masks = place_objects(spec, scene, rng)
     for item, mask in zip(scene.objects, masks, strict=True):
-        jitter = [dice.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)]
+        jitter = [rng.between(-spec.color_jitter, spec.color_jitter) for _ in range(3)]
         image[mask] = np.array(COLORS[item.color], dtype=np.int16) + np.array(jitter, dtype=np.int16)
-    noise = dice.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
+    noise = rng.bytes(image.size).reshape(image.shape).astype(np.int16) % (2 * spec.noise + 1) - spec.noise
     return np.clip(image + noise, 0, 255).astype(np.uint8), masks
 
 

@@ -1,18 +1,17 @@
 """The drawn world on disk, in the formats that users bring: LLaVA JSON, QA JSONL and PNG."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmexp.data.choices import choice_lines
 from mmexp.errors import UserError, nearest
-from mmexp.files import write_text
+from mmexp.files import replacing, write_text
 from mmexp.interfaces import Turn
-from mmexp.lab.dice import Dice
 from mmexp.lab.pope import Statistics, pope_turns
 from mmexp.lab.questions import Questioner, caption
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Scene, WorldSpec, draw_image, scenes
 
 CAPTION_REQUEST = "describe the image."
@@ -58,39 +57,39 @@ class WorldStage:
         for key, names in (("qa", self.qa), ("held_out", self.held_out)):
             for name in names:
                 if name not in self.questions:
-                    raise UserError(f"lab world: {key}: no split '{name}'; {nearest(name, self.questions)}")
+                    raise UserError(f"lab world: {key}: unknown split '{name}'; {nearest(name, self.questions)}")
         for key in ("split", "statistics") if self.pope else ():
             name = self.pope[key]
             if name not in self.sizes:
-                raise UserError(f"lab world: pope.{key}: no split '{name}'; {nearest(name, self.sizes)}")
+                raise UserError(f"lab world: pope.{key}: unknown split '{name}'; {nearest(name, self.sizes)}")
         for name, size in self.sizes.items():
             if size < 1:
-                raise UserError(f"lab world: split '{name}': {size} images; at least 1")
+                raise UserError(f"lab world: split '{name}': {size} images; must be at least 1")
 
     def run(self, workdir: Path, runtime: Mapping[str, Any]) -> None:
         """Write everything; images that a killed run left are kept."""
         drawn = self.draw_scenes()
         for split, number in zip(self.questions, range(1, len(self.questions) + 1), strict=True):
-            questioner = Questioner(self.spec, self.questions[split], Dice(self.seed, 20, number))
+            questioner = Questioner(self.spec, self.questions[split], Rng(self.seed, 20, number))
             asked = [questioner.ask(scene) for scene in drawn[split]]
             questioner.check(f"lab world: split '{split}'")
             self._write_questions(workdir, split, asked)
         if self.pope:
             self._write_pope(workdir, drawn)
         for number, split in enumerate(self.captions):
-            self._write_captions(workdir, split, drawn[split], Dice(self.seed, 21, number))
+            self._write_captions(workdir, split, drawn[split], Rng(self.seed, 21, number))
         self._write_images(workdir, drawn, runtime)
 
     def draw_scenes(self) -> dict[str, list[Scene]]:
         """Split -> scenes, all different. Raises ``UserError`` when the world has not enough scenes."""
         seen: set[str] = set()
         return {
-            split: self._new_scenes(split, Dice(self.seed, 10, number), seen) for number, split in enumerate(self.sizes)
+            split: self._new_scenes(split, Rng(self.seed, 10, number), seen) for number, split in enumerate(self.sizes)
         }
 
-    def _new_scenes(self, split: str, dice: Dice, seen: set[str]) -> list[Scene]:
+    def _new_scenes(self, split: str, rng: Rng, seen: set[str]) -> list[Scene]:
         found: list[Scene] = []
-        source = scenes(self.spec, dice, held_out=split in self.held_out)
+        source = scenes(self.spec, rng, held_out=split in self.held_out)
         for _ in range(TRIES_PER_IMAGE * self.sizes[split]):
             scene = next(source)
             if scene.content() not in seen:
@@ -112,18 +111,16 @@ class WorldStage:
 
     def _write_pope(self, workdir: Path, drawn: Mapping[str, list[Scene]]) -> None:
         split, statistics = self.pope["split"], Statistics(drawn[self.pope["statistics"]])
-        dice = Dice(self.seed, 22)
-        asked = [
-            pope_turns(scene, statistics, self.pope["each"], dice) for scene in drawn[split][: self.pope["images"]]
-        ]
+        rng = Rng(self.seed, 22)
+        asked = [pope_turns(scene, statistics, self.pope["each"], rng) for scene in drawn[split][: self.pope["images"]]]
         _write_lines(workdir / "pope.jsonl", _qa_records(split, asked, "pope"))
 
-    def _write_captions(self, workdir: Path, split: str, drawn: list[Scene], dice: Dice) -> None:
+    def _write_captions(self, workdir: Path, split: str, drawn: list[Scene], rng: Rng) -> None:
         records = [
             _llava_record(
                 split,
                 number,
-                [Turn(question=CAPTION_REQUEST, answer=caption(self.spec, scene, dice), family="caption")],
+                [Turn(question=CAPTION_REQUEST, answer=caption(self.spec, scene, rng), family="caption")],
             )
             for number, scene in enumerate(drawn)
         ]
@@ -142,10 +139,9 @@ class WorldStage:
             for place, scene in enumerate(part):
                 path = workdir / "images" / image_name(split, place)
                 if not path.exists():
-                    pixels = draw_image(self.spec, scene, Dice(self.seed, 11, number, place))
-                    temporary = path.with_suffix(".tmp")
-                    Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)
-                    os.replace(temporary, path)
+                    pixels = draw_image(self.spec, scene, Rng(self.seed, 11, number, place))
+                    with replacing(path) as temporary:
+                        Image.fromarray(pixels).save(temporary, "PNG", compress_level=1)
                 bar.update()
                 done += 1
                 progress(done, total)

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmexp.errors import UserError
+from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
 from mmexp.interfaces import Grid, ImageSize, Resolution
 from mmexp.model.mllm import Mllm
 
-WEIGHTS = "weights.safetensors"
-LINEAGE = "init_from.json"
 EXPERTS = "encoders."
 
 InitFrom = str | Path | Sequence[str] | None
@@ -51,8 +50,8 @@ def load_model(spec: Mapping[str, Any], init_from: InitFrom) -> Mllm:
 
 
 def token_counter(model: Mllm) -> VisualTokenCounter:
-    sight = model.sight
-    return VisualTokenCounter(sight.resolution, sight.tokens_per_view, sight.grid)
+    vision = model.vision
+    return VisualTokenCounter(vision.resolution, vision.tokens_per_view, vision.grid)
 
 
 def no_visual_tokens(_size: ImageSize) -> int:
@@ -66,18 +65,18 @@ def save_trained(model: Mllm, workdir: Path, init_from: InitFrom, names: Iterabl
     state = {
         name: parameter.detach().cpu().contiguous() for name, parameter in model.named_trainables() if name in wanted
     }
-    save_file(state, workdir / WEIGHTS)
+    save_file(state, workdir / WEIGHTS_FILE)
     several = isinstance(init_from, list | tuple)
     parents = [Path(parent).name for parent in _listed(init_from)]
-    (workdir / LINEAGE).write_text(json.dumps({"init_from": parents if several else next(iter(parents), None)}))
+    (workdir / LINEAGE_FILE).write_text(json.dumps({"init_from": parents if several else next(iter(parents), None)}))
 
 
 def load_trained(model: Mllm, init_from: InitFrom) -> None:
     """Overlay the weights of finished stages, their ancestors' first. Ancestors lie beside them in the store.
 
-    One stage: the model goes on with all that it trained. A whole part that this model lacks (an encoder that it does
+    One stage: the model continues with all that it trained. A whole part that this model lacks (an encoder that it does
     not use, the vision side of a blind one) is left out. Several stages, as a list: experts that were trained apart.
-    Their encoders go on; the connector that each had for itself, and an LLM, are not loaded.
+    Only their encoders are loaded, not the connector that each had for itself, nor an LLM.
 
     Raises:
         UserError: weights of a part that the model has, but with other parameters or shapes; of several stages, one
@@ -91,7 +90,7 @@ def load_trained(model: Mllm, init_from: InitFrom) -> None:
         for parent in _listed(init_from):
             taken = set()
             for folder, experts_only in _history(Path(parent), several):
-                for name, value in load_file(folder / WEIGHTS).items():
+                for name, value in load_file(folder / WEIGHTS_FILE).items():
                     part = part_of(name)
                     if part not in parts or (experts_only and not part.startswith(EXPERTS)):
                         continue
@@ -121,7 +120,7 @@ def _listed(init_from: InitFrom) -> list[str | Path]:
 
 def _history(stage: Path, experts_only: bool) -> Iterator[tuple[Path, bool]]:
     """The stage's ancestors, oldest first, then itself; whether only encoders are taken from it."""
-    parents = json.loads((stage / LINEAGE).read_text())["init_from"]
+    parents = json.loads((stage / LINEAGE_FILE).read_text())["init_from"]
     several = isinstance(parents, list)
     for parent in _listed(parents):
         yield from _history(stage.parent / parent, experts_only or several)
@@ -137,7 +136,9 @@ def _copy(parameters: Mapping[str, torch.nn.Parameter], name: str, value: torch.
 
 def _check_owners(owners: dict[str, str], taken: set[str], stage: str) -> None:
     if not taken:
-        raise UserError(f"init_from: {stage} trained no encoder of this model; of several stages only encoders go on")
+        raise UserError(
+            f"init_from: {stage} trained no encoder of this model; of several stages only encoders are loaded"
+        )
     for part in sorted(taken):
         if part in owners:
             raise UserError(f"init_from: {owners[part]} and {stage} both trained {part}; keep one of them")

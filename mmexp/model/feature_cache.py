@@ -7,9 +7,8 @@ by an atomic rename and is never changed, so readers need no lock; writers take 
 """
 
 import hashlib
-import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,17 @@ from filelock import FileLock
 from torch import nn
 
 from mmexp.config.part_identity import part_identity
+from mmexp.files import replacing
 from mmexp.model.encoder.block_encoder import Tap, tap_name
+from mmexp.model.fusion.base import BaseFusion
+from mmexp.model.mllm import Mllm
 
 KEY_BYTES = 16
+"""Bytes of a view's key: two different views do not share 128 bits."""
+BATCH = 64
+"""Views in one pass of an encoder."""
+SEGMENT = 1024
+"""Views in one segment; what a kill can lose."""
 
 
 def view_key(view: np.ndarray) -> bytes:
@@ -94,12 +101,13 @@ class EncoderFeatures:
         pending = list(views)
         if not self._missing(pending):
             return 0
+        # Runs of a sweep start with the same images. Whoever gets the lock computes them; the others wait, find them
+        # stored (hence the second look) and compute nothing. The files would stay whole without the lock.
         with FileLock(self.folder / "lock"):
             self._load_segments()
             missing = self._missing(pending)
-            chunk = max(batch_size, 1024)
-            for start in range(0, len(missing), chunk):
-                self._write(missing[start : start + chunk], batch_size)
+            for start in range(0, len(missing), SEGMENT):
+                self._write(missing[start : start + SEGMENT], batch_size)
         self._load_segments()
         return len(missing)
 
@@ -150,7 +158,54 @@ def as_numpy(tokens: torch.Tensor) -> np.ndarray:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
-    os.replace(temporary, path)
+
+
+class FeatureStore:
+    """Encoder name -> cache, for the encoders whose features depend on nothing but the view.
+
+    Args:
+        model: weights loaded, ``requires_grad`` set.
+        folder: of all caches.
+        limit_bytes: of all caches together.
+        taps: name -> depths, and groups of them as lists, to store when a sweep needs more than this model; all are
+            filled in one pass.
+    """
+
+    def __init__(
+        self,
+        model: Mllm,
+        folder: Path,
+        limit_bytes: int,
+        taps: Mapping[str, Sequence[int | Sequence[int]]] | None = None,
+    ) -> None:
+        self.caches = {}
+        for name in cacheable(model):
+            further = [tap if isinstance(tap, int) else tuple(tap) for tap in (taps or {}).get(name, ())]
+            own = model.vision.taps(name)
+            self.caches[name] = EncoderFeatures(model.vision.encoders[name], own, folder, limit_bytes, further)
+
+    def lookup(self, name: str, view: np.ndarray) -> dict[Any, np.ndarray] | None:
+        """(3, H, W) uint8 -> tap -> (N, D), or None where they are not stored."""
+        return self.caches[name].lookup(view) if name in self.caches else None
+
+    def fill(self, views: Callable[[str], Iterable[np.ndarray]]) -> int:
+        """Run each encoder over the views that are not stored; returns how many those were."""
+        filled = 0
+        for name, cache in self.caches.items():
+            filled += cache.fill(views(name), BATCH)
+        return filled
+
+
+def cacheable(model: Mllm) -> list[str]:
+    """Encoders that are frozen and into which nothing is injected."""
+    if not model.has_vision:
+        return []
+    frozen = [
+        name
+        for name, encoder in model.vision.encoders.items()
+        if not any(parameter.requires_grad for parameter in encoder.parameters())
+    ]
+    injects = type(model.vision.fusion).inject is not BaseFusion.inject
+    return [] if injects else frozen

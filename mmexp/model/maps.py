@@ -1,4 +1,4 @@
-"""Tokens as maps and back, and readings of a map between its tokens: what fusions and projectors share."""
+"""Tokens as maps and back, and sampling of a map between its tokens: what fusions and projectors share."""
 
 import torch
 from torch.nn import functional
@@ -17,7 +17,7 @@ def to_tokens(features: torch.Tensor) -> torch.Tensor:
 
 
 def sample(values: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Weighted sums of bilinear readings; outside the map there is zero.
+    """Weighted sums of bilinear samples; zero outside the map.
 
     Args:
         values: (W, N, heads, D).
@@ -36,10 +36,10 @@ def sample(values: torch.Tensor, places: torch.Tensor, weights: torch.Tensor, gr
     return mixed.unflatten(0, (views, heads)).permute(0, 3, 1, 2).flatten(2)
 
 
-def star(num_heads: int, num_points: int) -> torch.Tensor:
-    """(heads, points, 2): head i looks in the i-th direction of a star, its k-th point k tokens away.
+def radial_offsets(num_heads: int, num_points: int) -> torch.Tensor:
+    """(heads, points, 2): head i looks in the i-th of ``heads`` directions, its k-th point k tokens away.
 
-    The start of Deformable DETR's offsets (arXiv 2010.04159 and its code).
+    Deformable DETR's initial offsets (arXiv 2010.04159 and its code).
     """
     angles = torch.arange(num_heads) * (2.0 * torch.pi / num_heads)
     directions = torch.stack([angles.cos(), angles.sin()], dim=-1)

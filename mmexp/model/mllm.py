@@ -1,4 +1,4 @@
-"""The composed multimodal LLM: visual tokens are scattered at their placeholders, the LLM does the rest."""
+"""The composed multimodal LLM: visual tokens take the places of their placeholders in the LLM's input."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,21 +22,22 @@ def public_name(name: str) -> str:
 class Mllm(nn.Module):
     """vision side + LLM, composed from the config node ``model``; an LLM alone where the node has no ``encoders``.
 
+    Attributes:
+        has_vision: False for an LLM alone, which has no attribute ``vision``.
+
     Parameter names, as ``trainable`` patterns see them, begin with ``encoders.<name>``, ``feature_layers.<name>``,
     ``fusion``, ``projector``, ``reduction``, ``assembler`` or ``llm``.
     """
+
+    vision: VisionSide
 
     def __init__(self, spec: Mapping[str, Any], *, load: bool = True) -> None:
         super().__init__()
         self.llm = instantiate(spec["llm"], "llm", load=load)
         # A node with nothing but an LLM is the blind baseline; an empty list of encoders is a mistake.
-        self.vision = VisionSide(spec, out_dim=self.llm.dim, load=load) if "encoders" in spec else None
-
-    @property
-    def sight(self) -> VisionSide:
-        """The vision side of a model that has one."""
-        assert self.vision is not None, "a model without encoders was given images"
-        return self.vision
+        self.has_vision = "encoders" in spec
+        if self.has_vision:
+            self.vision = VisionSide(spec, out_dim=self.llm.dim, load=load)
 
     def named_trainables(self) -> list[tuple[str, nn.Parameter]]:
         """Parameters under the names that users see, see ``public_name``."""
@@ -44,13 +45,13 @@ class Mllm(nn.Module):
 
     def visual_tokens(self, images: ImageBatch) -> torch.Tensor:
         """(all visual tokens of the batch, D), image after image."""
-        return torch.cat(self.sight(images))
+        return torch.cat(self.vision(images))
 
     def merge(self, input_ids: torch.Tensor, images: ImageBatch | None) -> torch.Tensor:
         """Token embeddings with the visual tokens at their placeholders: (B, T) -> (B, T, D).
 
         Raises:
-            ValueError: another number of placeholders than visual tokens; scattering would silently shift images.
+            ValueError: placeholders and visual tokens differ in number; scattering would silently shift images.
         """
         place = input_ids == IMAGE_TOKEN_ID
         embeds = self.llm.embed(input_ids.masked_fill(place, 0))
@@ -86,11 +87,11 @@ class Mllm(nn.Module):
         targets = targets[:, columns]
         valid = targets != IGNORE_INDEX
         loss_sum = functional.cross_entropy(logits[valid].float(), targets[valid], reduction="sum")
-        if batch.images is None and self.vision is not None and torch.is_grad_enabled():
+        if batch.images is None and self.has_vision and torch.is_grad_enabled():
             loss_sum = loss_sum + self._untouched_vision()
         return loss_sum
 
     def _untouched_vision(self) -> torch.Tensor:
         """Zero that depends on every trained vision parameter, so that ranks with text only still reduce them."""
-        trained = [parameter.sum() for parameter in self.sight.parameters() if parameter.requires_grad]
+        trained = [parameter.sum() for parameter in self.vision.parameters() if parameter.requires_grad]
         return 0.0 * torch.stack(trained).sum() if trained else torch.zeros(())

@@ -117,12 +117,12 @@ def build_encoder(name: str, node: Mapping[str, Any], *, load: bool) -> tuple[An
 
 
 def reduces_first(spec: Mapping[str, Any]) -> bool:
-    """Does the token reduction stand before the projector? After it, unless the config says otherwise."""
+    """Whether the token reduction comes before the projector; after it, unless the config says otherwise."""
     return spec["reduction"].get("where") == "before_projector"
 
 
 def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) -> tuple[Any, Any]:
-    """Projector and token reduction of one stream, each built for what the other hands on."""
+    """Projector and token reduction of one stream, each built for what the other returns."""
 
     def projector(source: FeatureShape) -> Any:
         return instantiate(
@@ -145,10 +145,10 @@ def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) 
 
 
 def shared_resolution(resolutions: Mapping[str, Resolution]) -> Resolution:
-    """The first encoder's, which puts the views of all encoders together again.
+    """The first encoder's, which joins the views of all encoders again.
 
     Raises:
-        UserError: another encoder cuts images otherwise, so that its views show other parts of them.
+        UserError: another encoder divides images differently, so that its views show other parts of them.
     """
     (first, shared), *others = resolutions.items()
     for name, other in others:
@@ -156,7 +156,7 @@ def shared_resolution(resolutions: Mapping[str, Resolution]) -> Resolution:
             mine, theirs = shared.scheme.get(key, "-"), other.scheme.get(key, "-")
             if mine != theirs:
                 raise UserError(
-                    f"model.encoders.*.resolution: {first} and {name} must cut an image alike, but differ in {key}: "
+                    f"model.encoders.*.resolution: {first} and {name} must divide an image alike, but differ in {key}: "
                     f"{mine} and {theirs}; "
                     + ("set resolution.tile_size" if key == "tile_size" else "give them one resolution")
                 )

@@ -17,7 +17,7 @@ from mmexp.stages.store import Store
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlan:
-    """Of one dataset in one stage; ``size`` is None, and with it what it decides, where a file is not there."""
+    """Of one dataset in one stage; ``size`` is None, and so is what depends on it, where a file is missing."""
 
     size: int | None
     samples: float | None
@@ -31,7 +31,7 @@ def plan_datasets(config: Mapping[str, Any]) -> dict[str, dict[str, DatasetPlan]
     """Stage -> dataset -> expected figures, for the datasets that the stage's balance draws from.
 
     Raises:
-        UserError: the balance names what is not there, or a dataset that is there cannot be read.
+        UserError: the balance names an unknown dataset or task, or a dataset on disk cannot be read.
     """
     store = Store.from_config(config)
     found = {name: store.find(key) for name, key in build_graph(config).keys.items()}
@@ -44,7 +44,7 @@ def plan_datasets(config: Mapping[str, Any]) -> dict[str, dict[str, DatasetPlan]
 
 
 def check_balance(stage: str, data: Mapping[str, Any]) -> Balance:
-    """The balance of a stage's ``data``. Raises ``UserError`` where it names a dataset or task that is not there."""
+    """The balance of a stage's ``data``. Raises ``UserError`` where it names an unknown dataset or task."""
     balance: Balance = instantiate(data["balance"], f"recipe.stages.{stage}.data.balance")
     balance.needed(list(data["datasets"]))
     return balance
@@ -70,7 +70,7 @@ def _size(name: str, node: Mapping[str, Any]) -> int | None:
 
 
 def print_datasets(row: str, stages: Mapping[str, Mapping[str, DatasetPlan]], console: Console) -> None:
-    """A table of one row; a line for the stages whose data are not there."""
+    """A table of one row; a line for the stages whose data are missing."""
     table = Table(title=f"expected samples of each dataset: {row}")
     for column in ("stage", "dataset", "size", "samples", "epochs"):
         table.add_column(column, justify="left" if column in ("stage", "dataset") else "right", overflow="fold")

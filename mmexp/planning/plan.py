@@ -12,9 +12,10 @@ from rich.table import Table
 
 from mmexp.planning.meta import meta_model
 from mmexp.planning.validate import visual_tokens
+from mmexp.statistics.numbers import count
 
 CONNECTOR = ("feature_layers", "fusion", "projector", "reduction", "assembler")
-"""Parts of the vision side that are no encoder."""
+"""Parts of the vision side other than encoders."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ class Plan:
     samples: dict[str, int]
     """Stage -> samples that it sees (steps times global batch)."""
     visual_tokens: int
-    """Of the image that has most of them (one with tiles for every place; all are alike with one view)."""
+    """Of the image that has most of them (one that fills all tiles; with a single view all images have the same)."""
 
 
 def plan(row: str, config: Mapping[str, Any]) -> Plan:
@@ -87,19 +88,11 @@ def print_plans(plans: list[Plan], console: Console) -> None:
         connector = sum(parts.pop(part, 0) for part in CONNECTOR)
         table.add_row(
             figures.row,
-            human(sum(parts.values())),
-            human(connector),
-            human(llm),
-            "\n".join(f"{stage} {human(number)}" for stage, number in figures.trained.items()),
-            "\n".join(human(number) for number in figures.samples.values()),
+            count(sum(parts.values())),
+            count(connector),
+            count(llm),
+            "\n".join(f"{stage} {count(number)}" for stage, number in figures.trained.items()),
+            "\n".join(count(number) for number in figures.samples.values()),
             str(figures.visual_tokens),
         )
     console.print(table)
-
-
-def human(number: int) -> str:
-    """1234567 -> 1.23M."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.2f}{unit}"
-    return str(number)

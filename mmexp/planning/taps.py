@@ -8,7 +8,7 @@ from mmexp.planning.meta import meta_model
 
 
 def share_taps(configs: Sequence[Mapping[str, Any]], runtimes: Sequence[Sequence[dict[str, Any]]]) -> None:
-    """Tell every stage of every trial (its ``runtime``, in place) the taps that all trials need of its encoders.
+    """Give every stage of every trial (its ``runtime``, in place) the taps that all trials need of its encoders.
 
     Two encoders are the same when their config nodes are, apart from the layer selection.
 
@@ -34,9 +34,9 @@ def encoder_taps(spec: Mapping[str, Any]) -> dict[str, tuple[str, list[Any]]]:
 
     if "encoders" not in spec:
         return {}
-    sight = meta_model(spec).sight
+    vision = meta_model(spec).vision
     found = {}
     for name, node in spec["encoders"].items():
         parts = {key: value for key, value in node.items() if key not in ("feature_layers", "resolution")}
-        found[name] = (json.dumps(parts, sort_keys=True), list(sight.taps(name)))
+        found[name] = (json.dumps(parts, sort_keys=True), list(vision.taps(name)))
     return found

@@ -1,4 +1,4 @@
-"""Is a config possible? Builds the model without memory and checks what only the whole can tell."""
+"""Whether a config can work: builds the model without memory and checks what only the whole model can tell."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mmexp.planning.meta import meta_model
 
 
 def validate(config: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for the first thing in a resolved config that cannot work.
+    """Raises ``UserError`` for the first thing in a resolved config that cannot work.
 
     Builds each stage's model on meta tensors (no weights, no memory), so shapes, depths, grids and widths are checked;
     then the context length, also for videos, that each stage's ``trainable`` patterns name parameters, and its balance
@@ -29,13 +29,13 @@ def validate(config: Mapping[str, Any]) -> None:
             key = f"recipe.stages.{name}.data.batching.max_length"
             check_context(num_visual, stage["data"]["batching"]["max_length"], key)
         for benchmark, node in (stage.get("benchmarks") or {}).items():
-            if "video" in node and model.vision is not None:
+            if "video" in node and model.has_vision:
                 check_video(benchmark, node, model)
 
 
 def visual_tokens(model: Any) -> int:
     """Of the image that has most of them; 0 for a model without vision side."""
-    return model.vision.max_num_tokens if model.vision is not None else 0
+    return model.vision.max_num_tokens if model.has_vision else 0
 
 
 def check_context(num_visual: int, length: int, key: str) -> None:
@@ -45,7 +45,7 @@ def check_context(num_visual: int, length: int, key: str) -> None:
 
 
 def check_video(benchmark: str, node: Mapping[str, Any], model: Any) -> None:
-    """The visual tokens of all frames that are wanted of a video, an answer and some text must fit."""
+    """The visual tokens of all frames of a video, an answer and some text must fit."""
     aggregation = instantiate(node["video"], f"benchmarks.{benchmark}.video")
     num_visual = aggregation.num_tokens(aggregation.frames, model.vision.tokens_per_view)
     room = model.llm.context_length - int(node["max_new_tokens"])

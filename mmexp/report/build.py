@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from mmexp.files import replacing
+from mmexp.files import write_text
 from mmexp.report.files import to_csv, to_json, to_markdown
 from mmexp.report.html import to_html
-from mmexp.report.ledger import load_sweep
+from mmexp.report.results import load_sweep
 from mmexp.report.table import Report, tabulate
 
 WRITERS: dict[str, Callable[[Report], str]] = {
@@ -21,18 +21,16 @@ def load_report(sweep_dir: Path) -> Report:
     """Everything that the report of a sweep says, as data.
 
     Raises:
-        UserError: no ledger there, or one that cannot be read.
+        UserError: no ledger there, or it cannot be read.
     """
     return tabulate(load_sweep(sweep_dir))
 
 
 def write_report(report: Report, out_dir: Path) -> dict[str, Path]:
     """Write all files; each replaces its predecessor atomically. File name -> path."""
-    out_dir.mkdir(parents=True, exist_ok=True)
     paths = {name: out_dir / name for name in WRITERS}
     for name, path in paths.items():
-        with replacing(path) as temporary:
-            temporary.write_text(WRITERS[name](report), encoding="utf-8")
+        write_text(path, WRITERS[name](report))
     return paths
 
 
@@ -40,6 +38,6 @@ def report(sweep_dir: Path, out_dir: Path | None = None) -> dict[str, Path]:
     """Make the report of a sweep, beside its ledger or in ``out_dir``. File name -> path.
 
     Raises:
-        UserError: no ledger there, or one that cannot be read.
+        UserError: no ledger there, or it cannot be read.
     """
     return write_report(load_report(sweep_dir), out_dir or sweep_dir)

@@ -10,6 +10,7 @@ from mmexp.files import finite
 from mmexp.report import words
 from mmexp.report.search import is_tree, tree_markdown
 from mmexp.report.table import COSTS, Line, Report
+from mmexp.statistics import numbers
 
 
 def to_csv(report: Report) -> str:
@@ -71,10 +72,10 @@ def _table(report: Report) -> str:
         head += [name, f"{name} (paper)"] if name in has_published else [name]
     rows = []
     for line in report.lines:
-        cells = [line.label, str(_seeds(line, report)), words.difference(line), words.p_value(line.p_holm)]
+        cells = [line.label, str(_seeds(line, report)), words.difference(line), numbers.p_value(line.p_holm)]
         for name in report.columns:
             cells.append(words.spread(line.metrics.get(name)))
-            cells += [words.number(line.published.get(name))] if name in has_published else []
+            cells += [numbers.number(line.published.get(name))] if name in has_published else []
         rows.append(cells + [words.cost(name, line.costs.get(name)) for name in COSTS])
     return markdown_table(head + list(COSTS), rows)
 
@@ -90,6 +91,6 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot leave its cell or become HTML."""
+    """Text that cannot break out of its cell or become HTML."""
     clean = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
     return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

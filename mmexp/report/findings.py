@@ -36,7 +36,7 @@ def answer(
 
     Args:
         labels: row -> labels of its lines; where a row has several (axes), a term is their mean.
-        searched: rows are what a search came to, so one that is not there was not tried.
+        searched: rows are what a search has tried, so a missing one was not tried.
     """
     check = str(node.get("check", ""))
     empty = Finding(
@@ -50,7 +50,7 @@ def answer(
     try:
         untried = [row for linear in parse_check(check) for row, _ in linear.terms if searched and row not in labels]
         if untried:
-            return replace(empty, detail=f"the search did not come to '{untried[0]}'")
+            return replace(empty, detail=f"the search did not try '{untried[0]}'")
         check_names(check, labels)
         comparisons = [_compare(linear, measurements, labels, check) for linear in parse_check(check)]
     except UserError as error:
@@ -66,7 +66,7 @@ def _compare(linear: Linear, measurements: Measurements, labels: Mapping[str, Se
             terms[label, metric] = terms.get((label, metric), 0.0) + factor / len(labels[row])
     comparison = measurements.compare(terms, linear.constant)
     if comparison is None:
-        raise UserError(f"no seed has a result for all of {', '.join(f'{row}.{m}' for row, m in linear.terms)}")
+        raise UserError(f"no seed has results for all of {', '.join(f'{row}.{m}' for row, m in linear.terms)}")
     return comparison
 
 
@@ -87,7 +87,7 @@ def needed(comparisons: Sequence[Comparison]) -> str:
     """What it would take to resolve the comparisons that are open."""
     open_ones = [comparison for comparison in comparisons if not comparison.sure]
     if any(comparison.seeds == 1 for comparison in open_ones):
-        return "one seed says nothing of training noise; at least 1 more seed needed"
+        return "one seed says nothing about training noise; at least 1 more seed needed"
     counts = [comparison.more_seeds for comparison in open_ones]
     if any(count is None for count in counts):
         return "more seeds alone will not resolve it; too few questions, or no difference"

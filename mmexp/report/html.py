@@ -12,6 +12,7 @@ from mmexp.report.findings import CONTRADICTED, HOLDS, Finding
 from mmexp.report.plots import figures
 from mmexp.report.search import is_tree, sentences
 from mmexp.report.table import COSTS, Failure, Line, Report
+from mmexp.statistics import numbers
 from mmexp.statistics.measurements import REPLICATES
 
 VERDICT_CLASS = {HOLDS: "good", CONTRADICTED: "bad"}
@@ -22,10 +23,11 @@ PLOT_TITLES = {
     "curves": "Training loss",
 }
 METHOD = f"""
-Mean {words.PLUS_MINUS} standard deviation over seeds. Differences are to the baseline, paired by seed and question: the
-95 % interval draws the questions {REPLICATES} times (the same draw for all rows and seeds) and, for training noise, a
-t-distributed error of the mean over seeds with the residual variance of all rows. p-values are corrected over the rows
-(Holm); * marks p &lt; 0.05. "n more seeds" is what would shrink the interval below the difference seen now.
+Mean {numbers.PLUS_MINUS} standard deviation over seeds. Differences are to the baseline, paired by seed and question:
+the 95 % interval draws the questions {REPLICATES} times (the same draw for all rows and seeds) and, for training noise,
+a t-distributed error of the mean over seeds with the residual variance of all rows. p-values are corrected
+over the rows (Holm); * marks p &lt; 0.05. "n more seeds" is what would shrink the interval
+below the difference seen now.
 """
 
 
@@ -72,7 +74,7 @@ def _static(name: str) -> str:
 
 
 def _script_json(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON that cannot close the script element around it."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -95,7 +97,9 @@ def _tiles(report: Report) -> str:
         tiles.append(("best row", best.label, f"{report.metric} {words.spread(best.metrics[report.metric])}"))
     if report.best_over_blind is not None:
         value = report.best_over_blind
-        tiles.append(("best over blind", words.signed(value.value), f"95 %: {words.interval(value).split(' ', 1)[1]}"))
+        tiles.append(
+            ("best over blind", numbers.signed(value.value), f"95 %: {words.interval(value).split(' ', 1)[1]}")
+        )
     if report.findings:
         held = sum(finding.verdict == HOLDS for finding in report.findings)
         against = sum(finding.verdict == CONTRADICTED for finding in report.findings)
@@ -129,12 +133,12 @@ def _findings(findings: Sequence[Finding]) -> str:
 
 def _table(report: Report) -> str:
     has_published = {name for line in report.lines for name in line.published}
-    head = ["row", "seeds", words.title(report.metric), "difference [95 %]", "p (Holm)"]
+    head = ["row", "seeds", numbers.title(report.metric), "difference [95 %]", "p (Holm)"]
     if report.metric in has_published:
         head.insert(3, "paper")
     for name in report.columns[1:]:
-        head += [words.title(name), "paper"] if name in has_published else [words.title(name)]
-    head += [words.title(name) for name in COSTS]
+        head += [numbers.title(name), "paper"] if name in has_published else [numbers.title(name)]
+    head += [numbers.title(name) for name in COSTS]
     rows = (_row(line, report, has_published) for line in report.lines)
     return _scroll(f'<table class="sortable"><thead>{_head(head)}</thead><tbody>', rows)
 
@@ -145,7 +149,7 @@ def _row(line: Line, report: Report, has_published: set[str]) -> str:
     cells = [_cell(_label(line), None, "label", raw=True), _cell(str(seeds), seeds)]
     cells += _metric_cells(line, report.metric, has_published)
     cells.append(_cell(words.difference(line), found.value if found else None, _tone(line)))
-    cells.append(_cell(words.p_value(line.p_holm), line.p_holm))
+    cells.append(_cell(numbers.p_value(line.p_holm), line.p_holm))
     for name in report.columns[1:]:
         cells += _metric_cells(line, name, has_published)
     cells += [_cell(words.cost(name, line.costs.get(name)), line.costs.get(name)) for name in COSTS]
@@ -157,7 +161,7 @@ def _metric_cells(line: Line, name: str, has_published: set[str]) -> list[str]:
     summary = line.metrics.get(name)
     cells = [_cell(words.spread(summary), summary.mean if summary else None)]
     if name in has_published:
-        cells.append(_cell(words.number(line.published.get(name)), line.published.get(name), "paper"))
+        cells.append(_cell(numbers.number(line.published.get(name)), line.published.get(name), "paper"))
     return cells
 
 
@@ -195,6 +199,6 @@ def _failures(failures: Sequence[Failure]) -> str:
 
 
 def _overrides(report: Report) -> str:
-    texts = [(escape(line.label), escape(" ".join(line.overrides)) or words.NOTHING) for line in report.lines]
+    texts = [(escape(line.label), escape(" ".join(line.overrides)) or numbers.NOTHING) for line in report.lines]
     rows = (f"<tr><td>{label}</td><td><code>{text}</code></td></tr>" for label, text in texts)
     return _scroll(f"<table><thead>{_head(['row', 'overrides'])}</thead><tbody>", rows)

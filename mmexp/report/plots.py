@@ -9,6 +9,7 @@ from typing import Any
 from mmexp.report import words
 from mmexp.report.search import tree_figure
 from mmexp.report.table import Line, Report
+from mmexp.statistics import numbers
 
 FONT = {"family": "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#1c2430"}
 ACCENT, BEST, BASELINE, BLIND, PAPER = "#8fb2ec", "#2f6fde", "#5b6776", "#c9ced6", "#d9822b"
@@ -57,7 +58,7 @@ def bars(report: Report) -> Figure | None:
         [_dots("paper", published, {"color": PAPER, "size": 10, "symbol": "diamond"})] if published else []
     )
     layout = plain_layout(90 + 34 * len(lines)) | {
-        "xaxis": {"title": {"text": escape(words.title(report.metric))}, "gridcolor": GRID, "zeroline": False},
+        "xaxis": {"title": {"text": escape(numbers.title(report.metric))}, "gridcolor": GRID, "zeroline": False},
         "yaxis": {"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
         "bargap": 0.35,
         "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
@@ -75,10 +76,10 @@ def heat_map(report: Report) -> Figure | None:
     shades = [[None if v is None else 100 * v / top for v, top in zip(row, tops, strict=True)] for row in grid]
     data = {
         "type": "heatmap",
-        "x": [escape(words.title(name)) for name in report.families],
+        "x": [escape(numbers.title(name)) for name in report.families],
         "y": [escape(line.label) for line in lines],
         "z": shades,
-        "text": [[words.number(value) for value in row] for row in grid],
+        "text": [[numbers.number(value) for value in row] for row in grid],
         "texttemplate": "%{text}",
         "hovertemplate": "%{y}<br>%{x}: %{text}<extra></extra>",
         "colorscale": [[0, "#ffffff"], [0.5, "#c3d6f6"], [1, "#2f6fde"]],

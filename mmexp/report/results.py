@@ -10,12 +10,12 @@ from typing import Any
 from mmexp.errors import UserError
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import read_predictions, read_result
-from mmexp.files import DONE, METRICS_FILE, PREDICTIONS_FILE
+from mmexp.files import DONE, LEDGER_FILE, METRICS_FILE, PREDICTIONS_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One cell of the sweep: a row at a point of the axes with a seed."""
+    """One trial of the sweep: a row at a point of the axes with a seed."""
 
     row: str
     axes: Mapping[str, str]
@@ -24,7 +24,7 @@ class Trial:
     status: str
     """``done``, ``failed``, or how far it is (``pending``, ``running``, ...)."""
     reason: str
-    """Why it has no result; empty when it has."""
+    """Why it has no result; empty when it has one."""
     log_tail: str
     overrides: Sequence[str]
     folder: Path | None
@@ -62,7 +62,7 @@ class Trial:
             return {}
 
     def curve(self) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl``, those that are whole."""
+        """The complete lines of ``metrics.jsonl``."""
         path = self.folder / METRICS_FILE if self.folder else None
         if path is None or not path.is_file():
             return []
@@ -77,7 +77,7 @@ class Trial:
         return lines
 
     def problem(self) -> str:
-        """Why this trial has no numbers, or an empty text."""
+        """Why this trial has no numbers; empty when it has."""
         if self.result is not None:
             return ""
         if self.status == DONE:
@@ -87,7 +87,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResults:
-    """A sweep as the ledger knows it. ``node`` is the config node ``sweep`` (rows, metric, baseline, findings)."""
+    """A sweep as recorded in its ledger. ``node`` is the config node ``sweep`` (rows, metric, baseline, findings)."""
 
     name: str
     scale: str
@@ -104,3 +104,35 @@ class SweepResults:
         for _, trial in ranked:
             lines.setdefault(trial.label, []).append(trial)
         return lines
+
+
+def load_sweep(sweep_dir: Path) -> SweepResults:
+    """Raises ``UserError`` when the ledger is missing or cannot be read."""
+    path = sweep_dir / LEDGER_FILE
+    try:
+        ledger = json.loads(path.read_text(encoding="utf-8"))
+        trials = [
+            Trial(
+                row=str(entry["row"]),
+                axes={str(axis): str(value) for axis, value in (entry.get("axes") or {}).items()},
+                seed=entry.get("seed"),
+                key=str(entry["key"]),
+                status=str(entry["status"]),
+                reason=str(entry.get("reason") or ""),
+                log_tail=str(entry.get("log_tail") or ""),
+                overrides=tuple(entry.get("overrides") or ()),
+                folder=Path(entry["folder"]) if entry.get("folder") else None,
+            )
+            for entry in ledger["trials"]
+        ]
+        return SweepResults(
+            name=ledger["name"],
+            scale=ledger["scale"],
+            node=ledger["sweep"],
+            trials=tuple(trials),
+            search=ledger.get("search") or {},
+        )
+    except OSError:
+        raise UserError(f"{path}: no ledger; run 'mmexp sweep' first, or give the folder of a sweep") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not readable ({type(error).__name__}: {error})") from None

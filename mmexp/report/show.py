@@ -1,4 +1,4 @@
-"""The report of a sweep as its end: files beside the ledger, and the table on the screen."""
+"""What ends a sweep: the report's files beside the ledger, and the table on the screen."""
 
 from pathlib import Path
 

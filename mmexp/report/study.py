@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from mmexp.files import LEDGER_FILE, read_json, replacing
-from mmexp.report import words
 from mmexp.report.files import markdown_table
 from mmexp.report.html import page
 from mmexp.report.plots import ACCENT, BASELINE, BEST, GRID, plain_layout
+from mmexp.statistics import numbers
 
 KIND = "optuna"
 SHOWN_BEST = 10
@@ -44,7 +44,7 @@ def summary(record: Record) -> list[str]:
     lines = [f"{title} of {counts(record)}:"]
     for trial in best(record)[:SHOWN_BEST]:
         values = ", ".join(
-            f"{objective['metric']} {words.number(value)}"
+            f"{objective['metric']} {numbers.number(value)}"
             for objective, value in zip(record["objectives"], trial["values"], strict=True)
         )
         lines.append(f"  {trial['row']}  {values}  {overrides(trial)}")
@@ -52,7 +52,7 @@ def summary(record: Record) -> list[str]:
 
 
 def best(record: Record) -> list[Mapping[str, Any]]:
-    """Trials that no other one beats, the first objective's best first."""
+    """Trials that no other trial dominates, best in the first objective first."""
     found = [trial for trial in record["trials"] if trial["number"] in record["best"]]
     return sorted(found, key=lambda trial: trial["values"][0], reverse=_grows(record, 0))
 
@@ -94,15 +94,15 @@ def to_html(record: Record) -> str:
 
 
 def history(record: Record) -> Figure:
-    """The first objective of each trial, and the best so far; what has no value stands at the foot."""
+    """The first objective of each trial, and the best so far; what has no value is at the bottom."""
     done = [trial for trial in record["trials"] if trial["values"]]
     pick = max if _grows(record, 0) else min
     values = [trial["values"][0] for trial in done]
     so_far = [pick(values[: place + 1]) for place in range(len(values))]
-    numbers = [trial["number"] for trial in done]
+    places = [trial["number"] for trial in done]
     data = [
-        _points("trials", numbers, values, [_label(trial) for trial in done], ACCENT),
-        {"type": "scatter", "mode": "lines", "name": "best so far", "x": numbers, "y": so_far,
+        _points("trials", places, values, [_label(trial) for trial in done], ACCENT),
+        {"type": "scatter", "mode": "lines", "name": "best so far", "x": places, "y": so_far,
          "line": {"color": BEST, "shape": "hv"}, "hoverinfo": "skip"},
     ]  # fmt: skip
     cut = [trial for trial in record["trials"] if trial["state"] == "pruned" and trial["intermediate"]]
@@ -114,7 +114,7 @@ def history(record: Record) -> Figure:
 
 
 def pareto(record: Record) -> Figure:
-    """The first two objectives against each other; the points that no other one beats are joined."""
+    """The first two objectives against each other; the points that no other point dominates are joined."""
     done = [trial for trial in record["trials"] if trial["values"] and trial["same_as"] is None]
     front = sorted(best(record), key=lambda trial: trial["values"][1])
 
@@ -149,7 +149,7 @@ def _row(record: Record, trial: Mapping[str, Any]) -> list[str]:
     values = trial["values"] or [None] * len(record["objectives"])
     note = f"as {trial['same_as']}" if trial["same_as"] else trial["reason"]
     params = [str(trial["params"].get(name, "")) for name in record["space"]]
-    return [trial["row"], trial["state"], *(words.number(value) for value in values), *params, note]
+    return [trial["row"], trial["state"], *(numbers.number(value) for value in values), *params, note]
 
 
 def _table(record: Record) -> str:

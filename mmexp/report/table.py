@@ -98,7 +98,7 @@ class Report:
     """Metric -> rank agreement with its published numbers; empty at scale lab."""
     notes: tuple[str, ...] = field(default=())
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Trace of a search, as the ledger has it; empty for a table."""
+    """Trace of a search, as recorded in the ledger; empty for a table."""
 
     @property
     def is_lab(self) -> bool:
@@ -218,7 +218,7 @@ def _columns(trials: Sequence[Trial], table: Sequence[Line], metric: str) -> tup
 
 
 def _parts(names: Sequence[str], benchmarks: Mapping[str, Any]) -> list[str]:
-    """Names that are no benchmark's prefixed parts."""
+    """Names without the prefix of a benchmark (its parts have one)."""
     return [name for name in names if not any(name.startswith(f"{benchmark}_") for benchmark in benchmarks)]
 
 

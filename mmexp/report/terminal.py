@@ -9,6 +9,7 @@ from mmexp.report import words
 from mmexp.report.findings import CONTRADICTED, HOLDS
 from mmexp.report.search import is_tree, rich_tree, sentences
 from mmexp.report.table import Line, Report
+from mmexp.statistics import numbers
 
 WIDTH = 100
 LABEL_WIDTH = 26
@@ -49,11 +50,11 @@ def _table(report: Report, width: int) -> Table:
     table = Table(title=Text(report.name, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     labels = _label_width(report)
     table.add_column("row", width=labels, overflow="fold")
-    table.add_column(Text(words.title(report.metric)), justify="right", no_wrap=True)
+    table.add_column(Text(numbers.title(report.metric)), justify="right", no_wrap=True)
     table.add_column("difference [95 %]", justify="right", no_wrap=True)
     metrics, costs = _fitting(report, width)
     for name in metrics:
-        table.add_column(Text(words.title(name)), justify="right", min_width=5)
+        table.add_column(Text(numbers.title(name)), justify="right", min_width=5)
     for name in costs:
         table.add_column(SHOWN_COSTS[name], justify="right", min_width=6)
     for line in report.lines:
@@ -68,7 +69,7 @@ def _fitting(report: Report, width: int) -> tuple[list[str], list[str]]:
     left = width - _label_width(report) - max(main, len(report.metric)) - differences - 8
     metrics: list[str] = []
     for name in report.columns[1:]:
-        left -= max(5, *(len(word) for word in words.title(name).split())) + 2
+        left -= max(5, *(len(word) for word in numbers.title(name).split())) + 2
         if left >= 0:
             metrics.append(name)
     costs = []
@@ -85,7 +86,7 @@ def _label_width(report: Report) -> int:
 
 def _cells(line: Line, metric: str, metrics: list[str], costs: list[str]) -> list[Text]:
     cells = [line.label, words.spread(line.metrics.get(metric)), words.difference(line)]
-    cells += [words.number(line.metrics[name].mean if name in line.metrics else None) for name in metrics]
+    cells += [numbers.number(line.metrics[name].mean if name in line.metrics else None) for name in metrics]
     cells += [words.cost(name, line.costs.get(name)) for name in costs]
     return [Text(cell) for cell in cells]
 

@@ -5,8 +5,8 @@ two parts that are drawn together:
 
 - *questions*: the paired bootstrap. Questions (MME: pairs) are drawn with replacement within their benchmark and
   family, the same draw for every row and seed, and the metric itself is computed on the draw, whatever it is.
-- *training*: seeds are blocks. With two or three seeds, drawing seeds with replacement is far too sure of itself
-  (it understates the variance by (S-1)/S and knows nothing of its own error), so the mean over S seeds gets a
+- *training*: seeds are blocks. With two or three seeds, drawing seeds with replacement is overconfident
+  (it understates the variance by (S-1)/S and ignores its own error), so the mean over S seeds gets a
   t-distributed error instead. Its variance is the residual of metric = row + seed over all rows of the sweep, or the
   expression's own over seeds where that is larger; degrees of freedom (rows-1)(S-1).
 
@@ -39,7 +39,7 @@ DIGITS = 9
 
 
 class Trial(Protocol):
-    """What is read of a finished trial (``mmexp.report.results.Trial``)."""
+    """What is needed of a finished trial (``mmexp.report.results.Trial``)."""
 
     @property
     def seed(self) -> int | None: ...
@@ -62,7 +62,7 @@ class Comparison:
     high: float
     """Confidence interval of 95 %."""
     p: float
-    """Two-sided, for the value being 0."""
+    """Two-sided, under the hypothesis that the value is 0."""
     seeds: int
     """Seeds that all lines of the expression have."""
     seed_std: float | None
@@ -70,11 +70,11 @@ class Comparison:
     question_std: float | None
     """Standard error from the questions; None when the lines were not asked the same."""
     more_seeds: int | None
-    """Seeds to add until the interval would leave out 0, if the value stays; None when seeds alone cannot do it."""
+    """Seeds to add until the interval would exclude 0, if the value stays; None when seeds alone are not enough."""
 
     @property
     def sure(self) -> bool:
-        """Several seeds, and the interval leaves out 0."""
+        """Several seeds, and the interval excludes 0."""
         return self.seeds > 1 and (self.low > 0 or self.high < 0)
 
 

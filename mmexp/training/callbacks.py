@@ -1,7 +1,6 @@
-"""What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot tear."""
+"""What happens beside the steps: the metrics file, progress, checkpoints that a kill cannot corrupt."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,9 @@ CHECKPOINT = "last.ckpt"
 
 
 class MetricsFile(Callback):
-    """Appends a line per ``every`` steps to ``metrics.jsonl``: the truth that loggers mirror.
+    """Appends a line per ``every`` steps to ``metrics.jsonl``: what loggers mirror.
 
-    Lines past the checkpoint that a resumed run starts from are dropped first, so no step stands twice.
+    Lines past the checkpoint that a resumed run starts from are dropped first, so no step occurs twice.
     """
 
     def __init__(self, path: Path, every: int, start_step: int) -> None:
@@ -39,7 +38,7 @@ class MetricsFile(Callback):
 
 
 class Progress(Callback):
-    """Tells (steps done, steps in all) after each step."""
+    """Reports (steps done, steps in all) after each step."""
 
     def __init__(self, progress: Callable[[int, int], None]) -> None:
         self.progress = progress
@@ -57,7 +56,7 @@ class ValidateEvery(Callback):
     Comes before ``Checkpoints``: a checkpoint of a step then has its validation behind it.
 
     Args:
-        metrics: writes the other lines; its clock stands still meanwhile.
+        metrics: writes the other lines; its clock is stopped meanwhile.
         every: steps between validations; there is one after the last step only if it falls on it.
         score: a model's metrics; must leave no trace in the model or in any random state.
     """
@@ -91,10 +90,11 @@ class Checkpoints(Callback):
     ) -> None:
         step = trainer.global_step
         if step % self.every == 0 and step < trainer.max_steps:
+            # Not files.replacing: all ranks write a sharded checkpoint, so its temporary name must be theirs in common.
             temporary = self.folder / f"{CHECKPOINT}.tmp"
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
-                os.replace(temporary, self.folder / CHECKPOINT)
+                temporary.replace(self.folder / CHECKPOINT)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["torch_rng"] = torch.get_rng_state()
@@ -104,7 +104,7 @@ class Checkpoints(Callback):
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Optimizer steps that the checkpoint in ``folder`` has behind it; 0 where there is none."""
+    """Optimizer steps at which the checkpoint in ``folder`` was written; 0 where there is none."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return 0

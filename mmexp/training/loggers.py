@@ -1,4 +1,4 @@
-"""Mirrors of a trial for people: Lightning loggers by config. The run directory stays the truth.
+"""Mirrors of a trial for people: Lightning loggers by config. The run directory is what counts.
 
 A trial is one W&B run (or one folder of TensorBoard and CSV files). The stages that are trained for it log live, under
 their own prefix; the curves of a stage that another trial has trained already are copied when the trial ends, with its
@@ -39,7 +39,7 @@ def open_loggers(node: Mapping[str, Any], trial: Mapping[str, Any] | None, stage
 
 
 def make_logger(node: dict[str, Any], trial: Mapping[str, Any], stage: str) -> Any:
-    """One logger of one trial: its folder, or its W&B run, which the next stage and a resumed one go on with."""
+    """One logger of one trial: its folder, or its W&B run, which the next stage, or a resumed one, continues."""
     Path(node["save_dir"]).mkdir(parents=True, exist_ok=True)
     if node["_target_"] != WANDB:
         return instantiate(node, "logger", version=f"{trial['key']}/{stage}")

@@ -29,7 +29,7 @@ class StageModule(lightning.LightningModule):
         model: the composed model.
         trainable: pattern -> learning rate.
         optimizer: config node of a torch optimizer.
-        schedule: ``steps``, ``warmup_ratio``, ``decay``, ``clip_norm``, and where there is one ``floor``.
+        schedule: ``steps``, ``warmup_ratio``, ``decay``, ``clip_norm``, and optionally ``floor``.
     """
 
     strict_loading = False  # checkpoints hold only what is trained

@@ -13,7 +13,7 @@ from mmexp.model.mllm import Mllm
 def freeze_and_group(model: Mllm, trainable: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
     """Set ``requires_grad`` everywhere and make the optimizer's parameter groups.
 
-    Parameters of an encoder that no gradient reaches (blocks behind the deepest tap, unread norms) stay frozen: DDP
+    Parameters of an encoder that no gradient reaches (blocks after the deepest tap, unread norms) stay frozen: DDP
     would wait for their gradients, and the optimizer would hold states for nothing.
 
     Args:
@@ -57,10 +57,10 @@ def freeze_and_group(model: Mllm, trainable: Mapping[str, float], weight_decay: 
 def unreached_names(model: Mllm, trainable: Mapping[str, float]) -> set[str]:
     """Parameters that no gradient reaches, of the encoders that ``trainable`` trains."""
     names: set[str] = set()
-    for encoder, part in model.vision.encoders.items() if model.vision else ():
+    for encoder, part in model.vision.encoders.items() if model.has_vision else ():
         own = {f"encoders.{encoder}.{name}": name for name, _ in part.named_parameters()}
         if any(float(rate) > 0 and any(re.match(pattern, name) for name in own) for pattern, rate in trainable.items()):
-            reached = part.reached(model.sight.taps(encoder))
+            reached = part.reached(model.vision.taps(encoder))
             names |= {full for full, name in own.items() if name not in reached}
     return names
 
@@ -68,7 +68,7 @@ def unreached_names(model: Mllm, trainable: Mapping[str, float]) -> set[str]:
 def set_modes(module: nn.Module, inherited: bool = True) -> None:
     """Training mode for modules that train something, evaluation mode (no dropout) for frozen ones.
 
-    Modules without parameters (dropout, activations) follow the module that they stand in.
+    Modules without parameters (dropout, activations) follow the module that contains them.
     """
     trained = [parameter.requires_grad for parameter in module.parameters()]
     module.training = any(trained) if trained else inherited

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 
-from mmexp.data.bad_sample_budget import BadSampleBudget
+from mmexp.data.bad_samples import BadSampleBudget
 from mmexp.data.build import ModelFacts, build_windows
 from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest
@@ -18,7 +18,7 @@ from mmexp.files import METRICS_FILE
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import Batch
 from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
-from mmexp.model.features import FeatureStore
+from mmexp.model.feature_cache import FeatureStore
 from mmexp.model.mllm import Mllm
 from mmexp.training.callbacks import (
     CHECKPOINT,
@@ -43,7 +43,7 @@ class TrainStage:
 
     Args:
         model: config node of the composed model.
-        init_from: folder of the stage that it goes on from, or None; a list of stages that trained experts apart gives
+        init_from: folder of the stage that it starts from, or None; a list of stages that trained experts apart gives
             their encoders (see ``load_trained``).
         trainable: pattern of parameter names -> learning rate; everything else is frozen.
         data: ``datasets``, ``template``, ``turns``, ``balance``, ``batching``, ``use_images``.
@@ -51,7 +51,7 @@ class TrainStage:
         schedule: ``steps``, ``warmup_ratio`` (0..1), ``decay``, ``clip_norm`` (0 or null: none).
         precision: ``fp32``, ``bf16`` (mixed) or ``bf16_true``.
         seed: of initialisation and data order.
-        num_threads: of torch on the CPU; None leaves them alone.
+        num_threads: of torch on the CPU; None keeps torch's default.
     """
 
     VERSION = 1
@@ -70,7 +70,7 @@ class TrainStage:
         num_threads: int | None,
     ) -> None:
         if precision not in PRECISIONS:
-            raise UserError(f"precision: no '{precision}'; {nearest(precision, PRECISIONS)}")
+            raise UserError(f"precision: unknown '{precision}'; {nearest(precision, PRECISIONS)}")
         self.model, self.init_from, self.trainable, self.data = model, init_from, trainable, data
         self.optimizer, self.schedule, self.precision = optimizer, schedule, precision
         self.seed, self.num_threads = seed, num_threads
@@ -102,7 +102,7 @@ class TrainStage:
             (workdir / CHECKPOINT).unlink(missing_ok=True)
 
     def trainer(self, workdir: Path, runtime: Mapping[str, Any], start: int, loggers: list[Any]) -> lightning.Trainer:
-        """Lightning's Trainer for this stage, which goes on from step ``start``."""
+        """Lightning's Trainer for this stage, which starts from step ``start``."""
         metrics = MetricsFile(workdir / METRICS_FILE, runtime["log_every_steps"], start)
         callbacks: list[lightning.Callback] = [
             metrics,
@@ -135,7 +135,7 @@ class TrainStage:
             return []
         if any(name in str(runtime["strategy"]) for name in SHARDED):
             raise UserError(
-                f"trainer.runtime.strategy: {runtime['strategy']} shards the model, so no rank can validate it"
+                f"trainer.runtime.strategy: {runtime['strategy']} shards the model, so a single rank cannot validate it"
             )
         scorer = instantiate(asked["scorer"], "runtime.validation.scorer", batch_size=runtime["eval_batch_size"])
         return [ValidateEvery(metrics, asked["every_steps"], scorer)]
@@ -150,8 +150,8 @@ class TrainStage:
         features = self._features(model, runtime)
         facts = ModelFacts(
             tokenizer=model.llm.tokenizer,
-            resolutions=model.vision.resolutions if model.vision else {},
-            num_visual_tokens=token_counter(model) if model.vision else no_visual_tokens,
+            resolutions=model.vision.resolutions if model.has_vision else {},
+            num_visual_tokens=token_counter(model) if model.has_vision else no_visual_tokens,
             features=features,
         )
         windows = build_windows(
@@ -190,7 +190,7 @@ class TrainStage:
 
 
 class Stream:
-    """The loader as Lightning sees it: no length (a resumed loader holds only what is left) and nothing to restore."""
+    """The loader as Lightning sees it: no length (a resumed loader has only what is left) and no state to restore."""
 
     def __init__(self, loader: TrainLoader) -> None:
         self.loader = loader

@@ -79,7 +79,7 @@ def test_lists_hide_the_scale_folder_and_show_the_users_own(here, capsys):
 PAPER = "--scale paper"
 MISTAKES = {
     "swep": "no command 'swep'; did you mean 'sweep'?",
-    "run --scale papr": "--scale: no 'papr'; did you mean 'paper'?",
+    "run --scale papr": "--scale: unknown 'papr'; did you mean 'paper'?",
     "run --expl": "no flag '--expl'; did you mean '--explain'?",
     "run quickstart": "'quickstart': neither an override (key=value) nor a flag",
     "sweep": "which sweep? 'mmexp list sweeps' shows them",

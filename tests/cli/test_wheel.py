@@ -56,6 +56,17 @@ def test_it_has_every_config_of_the_repository(python, tmp_path):
         assert shipped == {path.relative_to(root) for path in (root / part).rglob("*.yaml")} != set()
 
 
+def test_the_licence_and_the_types_travel_with_it(python, tmp_path):
+    code = (
+        "import importlib.metadata as m; d = m.distribution('mmexp'); print(d.metadata['License-Expression']);"
+        "print([str(f) for f in d.files if f.name in ('LICENSE', 'py.typed')])"
+    )
+    done = subprocess.run([str(python), "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    expression, files = done.stdout.splitlines()
+    assert expression == "Apache-2.0"
+    assert files == "['mmexp/py.typed', 'mmexp-0.1.0.dist-info/licenses/LICENSE']"
+
+
 def test_list_run_and_sweep_from_an_empty_directory(mmexp, tmp_path):
     assert "quickstart" in mmexp("list", "sweeps")
     assert "LinearProjector" in mmexp("run", "--scale", "paper", "--cfg", "job", "projector=linear")

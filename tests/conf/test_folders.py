@@ -41,11 +41,11 @@ def test_the_repository_itself_is_not_searched_twice(monkeypatch):
     assert len(folders) == len(set(folders)) == 3
 
 
-def test_scale_is_no_group():
+def test_scale_is_not_a_group():
     assert "scale" not in groups("paper") and {"experiments", "encoder", "projector"} <= set(groups("paper"))
 
 
-def test_headline_is_the_first_comment_that_is_no_directive(tmp_path):
+def test_headline_is_the_first_comment_but_directives(tmp_path):
     path = Path(tmp_path / "x.yaml")
     path.write_text("# @package _global_\n# What it is.\n# More.\nkey: 1\n")
     assert headline(path) == "What it is."
@@ -53,11 +53,17 @@ def test_headline_is_the_first_comment_that_is_no_directive(tmp_path):
     assert headline(path) == ""
 
 
-def test_every_option_says_what_it_is():
-    for scale in ("lab", "paper"):
-        for group in groups(scale):
-            silent = [name for name, path in options(group, scale).items() if not headline(path)]
-            assert silent == [] or group == "response_format", f"{scale} {group}: {silent}"
+def test_every_yaml_says_in_one_line_what_it_is():
+    """What `mmexp list` shows: one whole sentence or phrase, not the first half of one, that fits a terminal."""
+    root = config_root()
+    files = [path for folder in ("conf", "experiments", "sweeps") for path in (root / folder).rglob("*.yaml")]
+    assert len(files) > 200
+    wrong = [f"{path.relative_to(root)}: {line}" for path in files if not is_whole(line := headline(path))]
+    assert wrong == [], "\n".join(wrong)
+
+
+def is_whole(line: str) -> bool:
+    return 0 < len(line) <= 100 and line[-1] in ".?!" and "cost:" not in line.lower()
 
 
 def test_composing_leaves_other_hydra_applications_alone():

@@ -68,7 +68,7 @@ def test_leaving_out_tasks_and_datasets(changes: dict[str, Any], expected: list[
     [
         (lambda: balance(PerDataset, leave_out=["opn"]), r"balance\.leave_out: no dataset or task 'opn'.*open"),
         (lambda: balance(PerDataset, only=["x"]), r"balance\.only: no dataset or task 'x'"),
-        (lambda: balance(PerDataset, leave_out=["open", "sqa", "ref"]), "leave no dataset"),
+        (lambda: balance(PerDataset, leave_out=["open", "sqa", "ref"]), "nothing is left to draw from"),
         (
             lambda: balance(Tuned, dataset_weights={**dict.fromkeys(SIZES, 1), "gqaa": 2}),
             r"dataset_weights\.gqaa: no such dataset.*gqa",
@@ -126,7 +126,7 @@ def test_a_whole_subset_is_by_size() -> None:
 
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.5, math.nan])
 def test_a_subset_needs_a_fraction(fraction: float) -> None:
-    with pytest.raises(UserError, match=r"balance\.fraction: .*; above 0 and at most 1"):
+    with pytest.raises(UserError, match=r"balance\.fraction: .* must be above 0 and at most 1"):
         subset(fraction=fraction)
 
 

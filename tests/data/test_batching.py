@@ -192,7 +192,7 @@ def test_text_only_batches_have_no_images():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"packing": "shared"}, r"batching\.packing: no 'shared'; did you mean 'shared_prefix'"),
+        ({"packing": "shared"}, r"batching\.packing: unknown 'shared'; did you mean 'shared_prefix'"),
         ({"batch_size": 0}, r"batching\.batch_size"),
         ({"max_length": 0}, r"batching\.max_length"),
         ({"row_length": 100}, r"batching\.row_length: 100 is less than max_length 256"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.images import ImageReader
 from mmexp.errors import UserError
 

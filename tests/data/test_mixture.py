@@ -112,7 +112,7 @@ def test_substitutes_are_of_the_same_dataset(balance):
 
 
 def test_no_datasets_or_empty_ones():
-    with pytest.raises(UserError, match=r"data\.datasets: there is none"):
+    with pytest.raises(UserError, match=r"data\.datasets: is empty"):
         mixture(BySize(), {})
     with pytest.raises(UserError, match=r"data\.datasets\.b: has no samples"):
         mixture(BySize(), {"a": 1, "b": 0})

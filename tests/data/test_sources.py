@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.sources.llava_json import LlavaJson
 from mmexp.data.sources.qa_jsonl import QaJsonl
 from mmexp.errors import UserError
@@ -104,7 +104,7 @@ def test_broken_json(tmp_path):
     source = llava(tmp_path, text='{"a": 1}\n{"b": \n[1]\n')
     with pytest.raises(BadSample, match=r"data\.json:2: not valid JSON"):
         source[1]
-    with pytest.raises(BadSample, match=r"data\.json:3: a JSON object is needed, not list"):
+    with pytest.raises(BadSample, match=r"data\.json:3: must be a JSON object, not list"):
         source[2]
     with pytest.raises(UserError, match=r"data\.json\[1\]: not valid JSON"):
         llava(tmp_path, text='[{"a": 1}, {"b": ]')
@@ -119,7 +119,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(UserError, match=r"dataset 'mix': image_folder: no such folder"):
         LlavaJson(annotations=str(path), image_folder=str(tmp_path / "none"), name="mix")
     for empty in ("", "[]", " \n"):
-        with pytest.raises(UserError, match="holds no record"):
+        with pytest.raises(UserError, match="contains no records"):
             llava(tmp_path, text=empty)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.balance import BySize, PerDataset
 from mmexp.data.images import ImageReader
 from mmexp.data.mixture import Mixture
@@ -101,7 +101,7 @@ def test_broken_samples_and_shards_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadSample, match="the shard has 3 samples, fewer than its count says"):
         shards(tmp_path)[3]
     (tmp_path / "1.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(UserError, match=r"dataset 'coyo': '.*1\.tar' is no tar file"):
+    with pytest.raises(UserError, match=r"dataset 'coyo': '.*1\.tar' is not a readable tar file"):
         shards(tmp_path)
     with pytest.raises(UserError, match=r"folder: no \.tar file"):
         shards(tmp_path / "none")

@@ -47,12 +47,12 @@ def templates() -> dict[str, TaskTemplate]:
         }
 
 
-def dice(number: int = 0) -> np.random.Generator:
+def rng(number: int = 0) -> np.random.Generator:
     return generator(0, "test", number)
 
 
 def text(template: TaskTemplate, dataset: str, *turns: Turn, has_image: bool = True, number: int = 0) -> str:
-    worded = template.word(turns, dataset, dice(number))
+    worded = template.word(turns, dataset, rng(number))
     return "".join(piece.text for piece in template.layout(dataset).render(worded, has_image))
 
 
@@ -77,18 +77,18 @@ def test_published_wordings(templates: dict[str, TaskTemplate]) -> None:
     template = replace(templates["honeybee"], shuffle_options=False)
     options = "There are several options:\nA. x\nB. y"
     letter = "Answer with the option's letter from the given choices directly. Which?\n"
-    assert template.word([RECORDS["sqa"]], "sqa", dice())[0].question == f"{letter}Context: N/A\n{options}\n"
-    assert template.word([RECORDS["aokvqa"]], "aokvqa", dice())[0].question == f"{letter}{options}\nC. z\n"
-    assert template.word([RECORDS["vsr"]], "vsr", dice())[0].question == (
+    assert template.word([RECORDS["sqa"]], "sqa", rng())[0].question == f"{letter}Context: N/A\n{options}\n"
+    assert template.word([RECORDS["aokvqa"]], "aokvqa", rng())[0].question == f"{letter}{options}\nC. z\n"
+    assert template.word([RECORDS["vsr"]], "vsr", rng())[0].question == (
         f"{WORD}Is the cat on the mat? Please answer yes or no."
     )
-    boxes = {template.word([RECORDS["vgloc"]], "vgloc", dice(n))[0].question for n in range(20)}
+    boxes = {template.word([RECORDS["vgloc"]], "vgloc", rng(n))[0].question for n in range(20)}
     assert boxes == {
         "Provide the bounding box coordinate of the region this sentence describes: cup",
         "Provide a short description for this region: [0.1]",
     }
     released = templates["honeybee_released"]
-    boxes = {released.word([RECORDS["vgloc"]], "vgloc", dice(n))[0].question for n in range(20)}
+    boxes = {released.word([RECORDS["vgloc"]], "vgloc", rng(n))[0].question for n in range(20)}
     assert boxes == {
         "Provide the bounding box coordinate of the region this sentence describes. cup",
         "Provide a short description for this region. [0.1]",
@@ -102,7 +102,7 @@ def test_every_wording_of_every_template_fits_its_dataset(templates: dict[str, T
         assert set(template.wordings) <= {*template.tasks, *template.tasks.values()}, name
         for dataset, turn in RECORDS.items():
             still = replace(template, shuffle_options=False)
-            worded = [still.word([turn], dataset, dice(number))[0] for number in range(100)]
+            worded = [still.word([turn], dataset, rng(number))[0] for number in range(100)]
             assert len({turn.question for turn in worded}) in numbers.get(name, {1, 2}), (name, dataset)
             flipped = [one for one in worded if one.answer == turn.question and dataset not in boxes]
             assert bool(flipped) == (name == "honeybee_multi_flip" and dataset not in boxes), (name, dataset)
@@ -110,13 +110,13 @@ def test_every_wording_of_every_template_fits_its_dataset(templates: dict[str, T
 
 def test_one_wording_for_all_turns_of_a_conversation(templates: dict[str, TaskTemplate]) -> None:
     for number in range(20):
-        worded = templates["honeybee_multi"].word([RECORDS["gqa"]] * 5, "gqa", dice(number))
+        worded = templates["honeybee_multi"].word([RECORDS["gqa"]] * 5, "gqa", rng(number))
         assert len({turn.question for turn in worded}) == 1
 
 
 def test_identifiers(templates: dict[str, TaskTemplate]) -> None:
-    assert templates["honeybee_dataset_name"].word([RECORDS["gqa"]], "gqa", dice())[0].question == "[gqa] Is it red?"
-    assert templates["honeybee_task_name"].word([RECORDS["gqa"]], "gqa", dice())[0].question == "[vqa_open] Is it red?"
+    assert templates["honeybee_dataset_name"].word([RECORDS["gqa"]], "gqa", rng())[0].question == "[gqa] Is it red?"
+    assert templates["honeybee_task_name"].word([RECORDS["gqa"]], "gqa", rng())[0].question == "[vqa_open] Is it red?"
 
 
 def test_benchmarks_are_asked_as_in_training(templates: dict[str, TaskTemplate]) -> None:
@@ -139,7 +139,7 @@ def test_shuffled_choices_keep_the_right_answer_and_the_stored_sample() -> None:
     stored = Turn(question="q", answer="C", choices=("same", "other", "same", "right"))
     seen = set()
     for number in range(50):
-        turn = shuffled(stored, dice(number))
+        turn = shuffled(stored, rng(number))
         assert sorted(turn.choices) == sorted(stored.choices)
         assert turn.choices[LETTERS.index(turn.answer)] == "same"
         seen.add((turn.choices, turn.answer))
@@ -149,7 +149,7 @@ def test_shuffled_choices_keep_the_right_answer_and_the_stored_sample() -> None:
 
 def test_a_field_that_the_dataset_lacks(templates: dict[str, TaskTemplate]) -> None:
     with pytest.raises(UserError, match=r"wordings\.sqa\[0\]\.ask: names the field 'context', which the dataset lacks"):
-        templates["honeybee"].word([RECORDS["aokvqa"]], "sqa", dice())
+        templates["honeybee"].word([RECORDS["aokvqa"]], "sqa", rng())
     with pytest.raises(UserError, match=r"wordings\.gqa\[0\]: must have the keys ask and reply"):
         replace(templates["honeybee"], wordings={"gqa": [{"ask": "{question}"}]})
     with pytest.raises(UserError, match="none is for a dataset or task of the data"):
@@ -170,22 +170,22 @@ ASKED = [Turn(question=str(number), answer=answer) for number, answer in enumera
 def test_one_of_each_target_in_chunks() -> None:
     seen = set()
     for number in range(40):
-        chunks = grouped().split(ASKED, "gqa", dice(number))
+        chunks = grouped().split(ASKED, "gqa", rng(number))
         assert [[turn.answer for turn in chunk] for chunk in chunks] == [["a", "b", "c"], ["d"]]
         seen.add(tuple(turn.question for turn in chunks[0]))
     assert seen == {(a, b, "3") for a in "025" for b in "14"}, "another one of the repeated targets each time"
 
 
 def test_without_deduplication_and_without_grouping() -> None:
-    assert [len(chunk) for chunk in grouped().split(ASKED, "vqav2", dice())] == [3, 3, 1]
-    assert grouped().split(ASKED, "llava150k", dice()) == [ASKED]
-    assert grouped(max_turns=None).split(ASKED, "vqav2", dice()) == [ASKED]
-    assert [len(chunk) for chunk in grouped(max_turns=1).split(ASKED, "vqav2", dice())] == [1] * 7
+    assert [len(chunk) for chunk in grouped().split(ASKED, "vqav2", rng())] == [3, 3, 1]
+    assert grouped().split(ASKED, "llava150k", rng()) == [ASKED]
+    assert grouped(max_turns=None).split(ASKED, "vqav2", rng()) == [ASKED]
+    assert [len(chunk) for chunk in grouped(max_turns=1).split(ASKED, "vqav2", rng())] == [1] * 7
 
 
 def test_one_chunk_at_each_visit() -> None:
     one = grouped(conversations="one")
-    drawn = [one.split(ASKED, "vqav2", dice(number)) for number in range(30)]
+    drawn = [one.split(ASKED, "vqav2", rng(number)) for number in range(30)]
     assert {len(chunks) for chunks in drawn} == {1}
     assert {chunks[0][0].question for chunks in drawn} == {"0", "3", "6"}
 
@@ -194,7 +194,7 @@ def test_choices_are_targets_by_text() -> None:
     first = Turn(question="1", answer="A", choices=("cup", "dog"))
     same = Turn(question="2", answer="B", choices=("dog", "cup"))
     other = Turn(question="3", answer="A", choices=("dog", "cup"))
-    (kept,) = grouped().split([first, same, other], "gqa", dice())
+    (kept,) = grouped().split([first, same, other], "gqa", rng())
     assert len(kept) == 2
 
 
@@ -202,7 +202,7 @@ def test_choices_are_targets_by_text() -> None:
     ("changes", "message"),
     [
         ({"max_turns": 0}, r"turns\.max_turns: 0"),
-        ({"conversations": "al"}, r"turns\.conversations: no 'al'; did you mean 'all'"),
+        ({"conversations": "al"}, r"turns\.conversations: unknown 'al'; did you mean 'all'"),
         ({"deduplicate": ["vqa"]}, r"turns\.deduplicate: 'vqa' is not grouped; did you mean 'vqav2'"),
     ],
 )

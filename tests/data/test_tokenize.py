@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.errors import UserError
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, TokenizedSample
@@ -194,7 +194,7 @@ def test_context_too_short_for_the_image_is_no_bad_sample():
 
 
 def test_rendering_errors_name_the_line():
-    with pytest.raises(BadSample, match=r"^f:1: the text holds '</s>'"):
+    with pytest.raises(BadSample, match=r"^f:1: the text contains '</s>'"):
         tokenized("vicuna_v1", tokenizers.llama(legacy=True), [("q", "a</s>")])
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from mmexp.evaluation.result import read_predictions
 from mmexp.evaluation.stage import EvaluateStage
-from mmexp.model.build import LINEAGE, WEIGHTS, load_model, save_trained
+from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
+from mmexp.model.build import load_model, save_trained
 from mmexp.model.encoder.block_encoder import BlockEncoder
 from tests.model.feature_layers.nodes import node as layers_node
 from tests.tiny import TEMPLATE, clip_node, runtime_node, save_checkpoint, tiny_spec
@@ -90,7 +91,7 @@ def test_a_trained_encoder_is_run_and_nothing_of_it_stored(folder, tmp_path, see
     trained = tmp_path / "trained"
     trained.mkdir()
     save_trained(model, trained, None, names)
-    assert {path.name for path in trained.iterdir()} == {WEIGHTS, LINEAGE}
+    assert {path.name for path in trained.iterdir()} == {WEIGHTS_FILE, LINEAGE_FILE}
     answers(folder, tmp_path / "out", "last", str(trained), feature_cache=True)
     assert sum(seen) >= 3
     assert not list((tmp_path / "cache").rglob("*.npy"))

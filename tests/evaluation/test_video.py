@@ -124,11 +124,11 @@ def test_the_visual_tokens_are_those_of_the_frames_seen_as_images(spec, data, tm
             )
             assert torch.allclose(model.visual_tokens(batch), pooled, atol=1e-5)
         assert viewer.num_tokens(image) == len(pooled)
-    assert model.sight.assembler is not viewer.assembler
+    assert model.vision.assembler is not viewer.assembler
 
 
 def middle(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    from mmexp.model.video.sampling import middle_frames
+    from mmexp.model.video.frames import middle_frames
 
     return [pictures[place] for place in middle_frames(len(pictures), 4)]
 
@@ -213,8 +213,8 @@ def test_the_blind_run_needs_no_frames(spec, tmp_path) -> None:
     [
         ({"video": "gone.mp4"}, r"qa\.jsonl:1: no video '.*gone\.mp4'"),
         ({"video": ["frame0.png", "gone.png"]}, r"qa\.jsonl:1: no frame '.*gone\.png'"),
-        ({"video": []}, "'video' is \\[\\], and should be a path or a list of frames"),
-        ({"video": 3}, "'video' is 3, and should be"),
+        ({"video": []}, "'video' is \\[\\], but must be a path or a list of frames"),
+        ({"video": 3}, "'video' is 3, but must be"),
     ],
 )
 def test_mistakes_in_annotations_have_their_line(data, tmp_path, changes, text) -> None:
@@ -224,9 +224,9 @@ def test_mistakes_in_annotations_have_their_line(data, tmp_path, changes, text) 
 
 def test_a_record_about_an_image_says_what_is_missing(data, tmp_path) -> None:
     line = {"question_id": 1, "image": "frame0.png", "question": "q", "answer": "a"}
-    with pytest.raises(UserError, match="no 'video'; there is question_id, image"):
+    with pytest.raises(UserError, match="no 'video'; the record has question_id, image"):
         benchmark(annotations(tmp_path, line), data).questions()
-    with pytest.raises(UserError, match="video_folder: no folder"):
+    with pytest.raises(UserError, match="video_folder: no such folder"):
         benchmark(annotations(tmp_path, line), data / "none").questions()
 
 

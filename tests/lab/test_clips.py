@@ -9,8 +9,8 @@ import pytest
 
 from mmexp.errors import UserError
 from mmexp.lab.clips import DIRECTIONS, FAMILIES, draw_clip, draw_frames, place_of
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import words
+from mmexp.lab.rng import Rng
 from mmexp.lab.video_stage import VideoStage, question_records
 from mmexp.lab.world import COLORS
 from mmexp.model.video.frames import read_frames
@@ -22,7 +22,7 @@ FRAMES = 16
 
 
 def clips(number: int):
-    return [draw_clip(SPEC, FRAMES, Dice(3, 40, place)) for place in range(number)]
+    return [draw_clip(SPEC, FRAMES, Rng(3, 40, place)) for place in range(number)]
 
 
 def stage(**changes) -> VideoStage:
@@ -32,7 +32,7 @@ def stage(**changes) -> VideoStage:
 def test_files_hold_the_drawn_frames_bit_for_bit(tmp_path: Path) -> None:
     stage().run(tmp_path, {})
     for number in (0, 5):
-        drawn = list(draw_frames(SPEC, draw_clip(SPEC, FRAMES, Dice(0, 40, number)), Dice(0, 42, number)))
+        drawn = list(draw_frames(SPEC, draw_clip(SPEC, FRAMES, Rng(0, 40, number)), Rng(0, 42, number)))
         read = read_frames(tmp_path / "videos" / f"{number:05d}.mkv", 100, "x")
         assert len(read) == FRAMES
         assert all(np.asarray(image).tobytes() in {frame.tobytes() for frame in drawn} for image in read)
@@ -56,7 +56,7 @@ def test_movers_go_where_the_answer_says_and_are_seen_alone() -> None:
     """In the drawn pixels, not in the record."""
     seen = set()
     for clip in clips(40):
-        frames = [frame.astype(int) for frame in draw_frames(SPEC, clip, Dice(9))]
+        frames = [frame.astype(int) for frame in draw_frames(SPEC, clip, Rng(9))]
         for mover in clip.movers:
             near = [
                 np.abs(frame - np.array(COLORS[mover.color])).max(-1) <= SPEC.noise + SPEC.color_jitter
@@ -82,7 +82,7 @@ def test_a_place_is_inside_the_image() -> None:
 
 
 def test_the_sampled_frames_tell_who_is_first() -> None:
-    from mmexp.model.video.sampling import middle_frames
+    from mmexp.model.video.frames import middle_frames
 
     for clip in clips(60):
         starts = [sum(number < mover.start for number in middle_frames(FRAMES, 8)) for mover in clip.movers]
@@ -92,7 +92,7 @@ def test_the_sampled_frames_tell_who_is_first() -> None:
 def test_answers_cannot_be_guessed_from_the_question() -> None:
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     families = Counter()
-    for record in question_records(clips(400), Dice(1)):
+    for record in question_records(clips(400), Rng(1)):
         answers[record["question"]][record["answer"]] += 1
         families[record["family"]] += 1
     assert families == dict.fromkeys(FAMILIES, 400)
@@ -103,7 +103,7 @@ def test_answers_cannot_be_guessed_from_the_question() -> None:
 
 def test_every_word_is_in_the_vocabulary() -> None:
     known = set(words(SPEC))
-    for record in question_records(clips(40), Dice(1)):
+    for record in question_records(clips(40), Rng(1)):
         assert set(record["question"].removesuffix("?").split()) | {record["answer"]} <= known
 
 

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from mmexp.evaluation.benchmark import Benchmark
-from mmexp.lab.dice import Dice
 from mmexp.lab.pope import SAMPLINGS, Statistics, pope_turns
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Object, Scene, scenes
 from mmexp.lab.world_stage import WorldStage
 from tests.lab.making import spec, world_node
@@ -21,7 +21,7 @@ SEEN += [scene("cyan circle")] * 4
 
 
 def negatives(shown: Scene, sampling: str, each: int) -> list[str]:
-    turns = pope_turns(shown, Statistics(SEEN), each, Dice(0))
+    turns = pope_turns(shown, Statistics(SEEN), each, Rng(0))
     return [turn.question for turn in turns if turn.family == sampling and turn.answer == "no"]
 
 
@@ -40,12 +40,12 @@ def test_adversarial_negatives_stand_beside_what_is_there() -> None:
 
 
 def test_answers_are_right_and_balanced_in_each_sampling() -> None:
-    source = scenes(spec(), Dice(1), held_out=False)
+    source = scenes(spec(), Rng(1), held_out=False)
     drawn = [next(source) for _ in range(60)]
-    statistics, dice, count = Statistics(drawn), Dice(2), Counter[tuple[str, str]]()
+    statistics, rng, count = Statistics(drawn), Rng(2), Counter[tuple[str, str]]()
     for shown in drawn:
         present = {f"is there a {item.color} {item.shape}?" for item in shown.objects}
-        turns = pope_turns(shown, statistics, 2, dice)
+        turns = pope_turns(shown, statistics, 2, rng)
         for turn in turns:
             assert (turn.question in present) == (turn.answer == "yes")
             count[turn.family, turn.answer] += 1

@@ -7,8 +7,8 @@ import pytest
 
 from mmexp.errors import UserError
 from mmexp.interfaces import Turn
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import FAMILIES, Questioner, box_of, caption, question_only_accuracy
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import Object, Scene, scenes
 from tests.lab.making import spec
 
@@ -28,8 +28,8 @@ Asked = list[tuple[Scene, list[Turn]]]
 
 
 def asked(number: int, per_family: int, seed: int, *, held_out: bool, families: object = FAMILIES) -> Asked:
-    source = scenes(spec(), Dice(seed), held_out=held_out)
-    questioner = Questioner(spec(), {family: per_family for family in families}, Dice(seed, 1))  # type: ignore[attr-defined]
+    source = scenes(spec(), Rng(seed), held_out=held_out)
+    questioner = Questioner(spec(), {family: per_family for family in families}, Rng(seed, 1))  # type: ignore[attr-defined]
     return [(scene, questioner.ask(scene)) for scene, _ in zip(source, range(number), strict=False)]
 
 
@@ -168,7 +168,7 @@ def test_answers_of_a_family_are_even() -> None:
 
 def test_captions_name_every_object_and_the_sign_once() -> None:
     for number, (scene, _) in enumerate(asked(50, 1, 6, held_out=False)):
-        parts = caption(spec(), scene, Dice(7, number)).split(", ")
+        parts = caption(spec(), scene, Rng(7, number)).split(", ")
         expected = {f"a {t['size']} {t['color']} {t['shape']} at {cell(t)}" for t in map(vars_of, scene.objects)}
         if scene.sign:
             expected.add(f"a sign with {scene.sign.text} at {cell({'x': scene.sign.column, 'y': scene.sign.row})}")
@@ -183,20 +183,20 @@ def test_boxes_are_rounded_outwards() -> None:
 
 def test_wrong_families_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'existence'"):
-        Questioner(spec(), {"existance": 1}, Dice(0))
+        Questioner(spec(), {"existance": 1}, Rng(0))
     with pytest.raises(UserError, match="at least 0"):
-        Questioner(spec(), {"existence": -1}, Dice(0))
+        Questioner(spec(), {"existence": -1}, Rng(0))
 
 
 def test_a_family_without_questions_is_refused() -> None:
     lonely = spec(min_objects=1, max_objects=1, sign_percent=0)
-    questioner = Questioner(lonely, {"relative_position": 1}, Dice(0))
-    source = scenes(lonely, Dice(1), held_out=False)
+    questioner = Questioner(lonely, {"relative_position": 1}, Rng(0))
+    source = scenes(lonely, Rng(1), held_out=False)
     for _ in range(20):
         questioner.ask(next(source))
     with pytest.raises(UserError, match="no scene of this world has a question of family 'relative_position'"):
         questioner.check("lab world: split 'test'")
-    questioner = Questioner(lonely, {"reading": 1}, Dice(0))
+    questioner = Questioner(lonely, {"reading": 1}, Rng(0))
     questioner.ask(next(source))
     with pytest.raises(UserError, match=r"'reading'; a higher lab\.world\.sign_percent"):
         questioner.check("lab world: split 'test'")

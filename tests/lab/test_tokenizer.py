@@ -11,8 +11,8 @@ from mmexp.data.template import Template
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, Turn
-from mmexp.lab.dice import Dice
 from mmexp.lab.questions import FAMILIES, PRACTICE, Questioner, caption
+from mmexp.lab.rng import Rng
 from mmexp.lab.tokenizer import build_tokenizer
 from mmexp.lab.world import scenes
 from tests.lab.making import lab_config, spec, stage_node
@@ -85,11 +85,11 @@ def test_a_question_costs_few_tokens(tokenizer: Any) -> None:
 
 
 def test_everything_the_world_says_comes_back(tokenizer: Any) -> None:
-    source = scenes(spec(), Dice(0), held_out=False)
-    questioner = Questioner(spec(), dict.fromkeys({**FAMILIES, **PRACTICE}, 3), Dice(1))
+    source = scenes(spec(), Rng(0), held_out=False)
+    questioner = Questioner(spec(), dict.fromkeys({**FAMILIES, **PRACTICE}, 3), Rng(1))
     texts: list[str] = []
     for number, scene in zip(range(60), source, strict=False):
-        texts.append(caption(spec(), scene, Dice(2, number)))
+        texts.append(caption(spec(), scene, Rng(2, number)))
         for turn in questioner.ask(scene):
             texts += [turn.question, turn.answer, *turn.choices]
     for text in set(texts):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mmexp.errors import UserError
-from mmexp.lab.dice import Dice
 from mmexp.lab.font import WORDS, text_mask
+from mmexp.lab.rng import Rng
 from mmexp.lab.world import (
     COLORS,
     Scene,
@@ -24,20 +24,20 @@ from tests.lab.making import spec
 
 
 def drawn(number: int, seed: int = 0) -> list[Scene]:
-    dice = Dice(seed)
-    return [draw_scene(spec(), dice) for _ in range(number)]
+    rng = Rng(seed)
+    return [draw_scene(spec(), rng) for _ in range(number)]
 
 
 def test_same_seed_same_pixels() -> None:
-    images = [draw_image(spec(), scene, Dice(1, place)) for place, scene in enumerate(drawn(20))]
-    again = [draw_image(spec(), scene, Dice(1, place)) for place, scene in enumerate(drawn(20))]
+    images = [draw_image(spec(), scene, Rng(1, place)) for place, scene in enumerate(drawn(20))]
+    again = [draw_image(spec(), scene, Rng(1, place)) for place, scene in enumerate(drawn(20))]
     assert all(np.array_equal(one, other) for one, other in zip(images, again, strict=True))
-    assert not np.array_equal(images[0], draw_image(spec(), drawn(1)[0], Dice(2, 0)))
+    assert not np.array_equal(images[0], draw_image(spec(), drawn(1)[0], Rng(2, 0)))
 
 
 def test_pixels_are_the_same_on_every_machine() -> None:
     """Recorded once: the hash may change only together with ``WorldStage.VERSION``."""
-    pixels = [draw_image(spec(), scene, Dice(1, place)) for place, scene in enumerate(drawn(50))]
+    pixels = [draw_image(spec(), scene, Rng(1, place)) for place, scene in enumerate(drawn(50))]
     digest = hashlib.sha256(np.stack(pixels).tobytes()).hexdigest()
     assert digest[:16] == "bc7c21f000b0c886"
 
@@ -58,7 +58,7 @@ def test_scenes_keep_their_limits() -> None:
 def test_objects_have_their_color_shape_and_cell() -> None:
     quiet = spec(noise=0, color_jitter=0)
     for number, scene in enumerate(drawn(30)):
-        pixels = draw_image(quiet, scene, Dice(3, number))
+        pixels = draw_image(quiet, scene, Rng(3, number))
         for item in scene.objects:
             mask = (pixels == np.array(COLORS[item.color], dtype=np.uint8)).all(axis=2)
             rows, columns = np.nonzero(mask)
@@ -74,7 +74,7 @@ def test_objects_have_their_color_shape_and_cell() -> None:
 def test_placed_objects_and_sign_do_not_overlap() -> None:
     for number, scene in enumerate(drawn(50)):
         plates = [place_sign(spec(), scene.sign)] if scene.sign else []
-        assert np.stack([*place_objects(spec(), scene, Dice(4, number)), *plates]).sum(axis=0).max() == 1
+        assert np.stack([*place_objects(spec(), scene, Rng(4, number)), *plates]).sum(axis=0).max() == 1
 
 
 def test_no_two_texts_look_the_same() -> None:
@@ -88,7 +88,7 @@ def test_the_print_is_fine(changes: dict[str, int]) -> None:
     world = spec(**changes)
     for number, text in enumerate(("47", "owl", "10")):
         sign = Sign(text, number, number % 3)
-        added = draw_print(world, sign, Dice(5, number))
+        added = draw_print(world, sign, Rng(5, number))
         dots = int(text_mask(text).sum())
         assert abs(added).sum() == dots * world.glyph_size**2
         assert not added[~place_sign(world, sign)].any()
@@ -103,13 +103,13 @@ def test_a_scene_is_told_apart_by_its_sign() -> None:
 
 
 def test_a_world_without_signs() -> None:
-    dice = Dice(6)
-    assert not any(draw_scene(spec(sign_percent=0), dice).sign for _ in range(100))
+    rng = Rng(6)
+    assert not any(draw_scene(spec(sign_percent=0), rng).sign for _ in range(100))
 
 
 def test_held_out_scenes_are_a_property_of_the_scene() -> None:
-    kept = scenes(spec(), Dice(5), held_out=True)
-    others = scenes(spec(), Dice(5), held_out=False)
+    kept = scenes(spec(), Rng(5), held_out=True)
+    others = scenes(spec(), Rng(5), held_out=False)
     assert all(next(kept).held_out for _ in range(20))
     assert not any(next(others).held_out for _ in range(20))
     share = sum(scene.held_out for scene in drawn(2000)) / 2000
@@ -125,9 +125,9 @@ def test_held_out_scenes_are_a_property_of_the_scene() -> None:
         ({"min_objects": 0}, "min_objects: 0"),
         ({"noise": 200}, "noise: 200"),
         ({"grid": 2, "image_size": 32, "max_objects": 3}, "2 cells besides the 2 of a sign"),
-        ({"sign_percent": 101}, "sign_percent: 101; 0 to 100"),
+        ({"sign_percent": 101}, "sign_percent: 101 must be from 0 to 100"),
         ({"grid": 1, "image_size": 16, "max_objects": 1, "min_objects": 1}, "a sign needs 2 cells in a row"),
-        ({"glyph_size": 3}, "glyph_size: 3; an even number from 2 to 2"),
+        ({"glyph_size": 3}, "glyph_size: 3 must be an even number from 2 to 2"),
         ({"glyph_size": 4}, "for cells of 16 pixels"),
     ],
 )

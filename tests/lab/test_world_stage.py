@@ -95,10 +95,10 @@ def test_a_small_world_is_refused_when_it_is_used_up() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"captions": {"align": 0}}, "split 'align': 0 images; at least 1"),
-        ({"held_out": ["tests"]}, "held_out: no split 'tests'; did you mean 'test'"),
-        ({"qa": ["tests"]}, "qa: no split 'tests'; did you mean 'test'"),
-        ({"pope": {"split": "tst", "statistics": "finetune"}}, "pope.split: no split 'tst'; did you mean 'test'"),
+        ({"captions": {"align": 0}}, "split 'align': 0 images; must be at least 1"),
+        ({"held_out": ["tests"]}, "held_out: unknown split 'tests'; did you mean 'test'"),
+        ({"qa": ["tests"]}, "qa: unknown split 'tests'; did you mean 'test'"),
+        ({"pope": {"split": "tst", "statistics": "finetune"}}, "pope.split: unknown split 'tst'; did you mean 'test'"),
         ({"world": {**WORLD, "max_objects": 17}}, "17 objects do not fit"),
     ],
 )

@@ -13,7 +13,7 @@ from mmexp.data.loader import Shard
 from mmexp.errors import UserError
 from mmexp.interfaces import IMAGE_TOKEN_ID, ImageBatch
 from mmexp.model.build import token_counter
-from mmexp.model.features import FeatureStore
+from mmexp.model.feature_cache import FeatureStore
 from mmexp.model.mllm import Mllm
 from tests.data import tokenizers
 from tests.data.test_loader import data_node
@@ -49,7 +49,7 @@ def model(resolution: dict[str, Any] | None = None, **changes: Any) -> Mllm:
 
 
 def images_for(made: Mllm, sizes: list[tuple[int, int]]) -> ImageBatch:
-    views = {name: [part.views(noise(size)) for size in sizes] for name, part in made.sight.resolutions.items()}
+    views = {name: [part.views(noise(size)) for size in sizes] for name, part in made.vision.resolutions.items()}
     counts = [len(view) for view in next(iter(views.values()))]
     return ImageBatch(
         views={name: torch.from_numpy(np.concatenate(parts)) for name, parts in views.items()},
@@ -77,7 +77,7 @@ def test_from_files_of_many_sizes_to_the_loss(tmp_path: Path, packing: str) -> N
     node = data_node(path, batch_size=7, packing=packing, max_length=512, max_bad_samples=1)
     facts = ModelFacts(
         tokenizer=tokenizers.llama(legacy=True),
-        resolutions=made.sight.resolutions,
+        resolutions=made.vision.resolutions,
         num_visual_tokens=token_counter(made),
         features=None,
     )
@@ -87,10 +87,10 @@ def test_from_files_of_many_sizes_to_the_loss(tmp_path: Path, packing: str) -> N
         "an image of 3000 x 1 px is too narrow: no grid of resolution=tile keeps a pixel of its shorter side"
     ]
     (batch,) = window.batches
-    expected = sum(made.sight.num_tokens(size) for size in batch.images.sizes)
+    expected = sum(made.vision.num_tokens(size) for size in batch.images.sizes)
     assert int((batch.input_ids == IMAGE_TOKEN_ID).sum()) == expected
     made(batch).backward()
-    assert made.sight.assembler.newline.grad.abs().max() > 0
+    assert made.vision.assembler.newline.grad.abs().max() > 0
 
 
 def test_known_before_the_model_for_any_size() -> None:
@@ -100,16 +100,16 @@ def test_known_before_the_model_for_any_size() -> None:
         for changes in ({}, {"reduction": HALVED}):
             made = model(resolution, **changes).eval()
             with torch.no_grad():
-                tokens = made.sight(images_for(made, sizes))
+                tokens = made.vision(images_for(made, sizes))
             assert [len(part) for part in tokens] == [token_counter(made)(size) for size in sizes]
-            assert max(map(len, tokens)) <= made.sight.max_num_tokens
+            assert max(map(len, tokens)) <= made.vision.max_num_tokens
 
 
 def test_the_most_tokens_are_those_of_an_image_without_padding() -> None:
     made = model()
-    assert made.sight.max_num_tokens == made.sight.num_tokens((64, 64)) == 16 + 8 * 9
+    assert made.vision.max_num_tokens == made.vision.num_tokens((64, 64)) == 16 + 8 * 9
     tall = model(tile_node(grids=[[1, 6], [6, 1]]))
-    assert tall.sight.max_num_tokens == 16 + 24 * 5 > tall.sight.num_tokens((192, 32)) == 16 + 4 * 25
+    assert tall.vision.max_num_tokens == 16 + 24 * 5 > tall.vision.num_tokens((192, 32)) == 16 + 4 * 25
 
 
 def test_features_come_from_the_store_view_by_view(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_two_encoders_of_different_size_share_tiles() -> None:
     images = images_for(made, SIZES)
     assert images.views["convnext"].shape[1:] == (3, 128, 128)
     assert len(images.views["clip"]) == len(images.views["convnext"])
-    tokens = made.sight(images)
-    assert [len(part) for part in tokens] == [made.sight.num_tokens(size) for size in SIZES]
+    tokens = made.vision(images)
+    assert [len(part) for part in tokens] == [made.vision.num_tokens(size) for size in SIZES]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_two_encoders_of_different_size_share_tiles() -> None:
         (
             tile_node(),
             tile_node(),
-            r"clip and convnext must cut .* differ in tile_size: \(32, 32\) and \(128, 128\); set",
+            r"clip and convnext must divide .* differ in tile_size: \(32, 32\) and \(128, 128\); set",
         ),
         (
             tile_node(tile_size=32),
@@ -175,10 +175,10 @@ def test_tokens_without_rows_need_flat_tiles() -> None:
         model(projector=mlp_node(num_eos_tokens=1))
     flat = tile_node(tile_size=32, **FLAT)
     made = two(flat, flat, SEQUENCE, **GRID)
-    assert [len(part) for part in made.sight(images_for(made, SIZES[:2]))] == [5 * 32, 4 * 32]
+    assert [len(part) for part in made.vision(images_for(made, SIZES[:2]))] == [5 * 32, 4 * 32]
     gridless = clip_node(feature_layers=STI, resolution=tile_node(**FLAT))
     sti = Mllm(tiny_spec(encoders={"clip": gridless}), load=False)
-    assert [len(part) for part in sti.sight(images_for(sti, SIZES[:2]))] == [5 * 20, 4 * 20]
+    assert [len(part) for part in sti.vision(images_for(sti, SIZES[:2]))] == [5 * 20, 4 * 20]
     with pytest.raises(UserError, match="choose resolution=tile_flat"):
         Mllm(tiny_spec(encoders={"clip": {**gridless, "resolution": tile_node()}}), load=False)
 
@@ -187,7 +187,7 @@ def test_views_of_an_image_are_of_that_image() -> None:
     """Swapping two images of a batch swaps their tokens and changes nothing else."""
     made = model().eval()
     with torch.no_grad():
-        one = made.sight(images_for(made, SIZES[:3]))
-        other = made.sight(images_for(made, [SIZES[2], SIZES[1], SIZES[0]]))
+        one = made.vision(images_for(made, SIZES[:3]))
+        other = made.vision(images_for(made, [SIZES[2], SIZES[1], SIZES[0]]))
     for part, twin in zip(one, reversed(other), strict=True):
         torch.testing.assert_close(part, twin, atol=1e-5, rtol=1e-4)

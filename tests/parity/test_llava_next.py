@@ -65,7 +65,7 @@ def models() -> tuple[Mllm, LlavaNextForConditionalGeneration]:
 def make_batch(model: Mllm, sizes: list[tuple[int, int]]) -> Batch:
     """A row for each image: three text positions, the image, ten text positions; right padded."""
     generator = torch.Generator().manual_seed(0)
-    counts = [model.sight.num_tokens(size) for size in sizes]
+    counts = [model.vision.num_tokens(size) for size in sizes]
     length = max(counts) + 13
     ids = torch.randint(5, 290, (len(sizes), length), generator=generator)
     segments = torch.zeros(len(sizes), length, dtype=torch.long)
@@ -73,7 +73,7 @@ def make_batch(model: Mllm, sizes: list[tuple[int, int]]) -> Batch:
         ids[row, 3 : 3 + count] = IMAGE_TOKEN_ID
         segments[row, count + 13 :] = -1
     labels = torch.where((ids == IMAGE_TOKEN_ID) | (segments < 0), IGNORE_INDEX, ids)
-    resolution: Any = model.sight.resolution
+    resolution: Any = model.vision.resolution
     views = [resolution.views(noise(size)) for size in sizes]
     images = ImageBatch(
         views={"clip": torch.from_numpy(np.concatenate(views))}, view_counts=[len(view) for view in views], sizes=sizes
@@ -95,7 +95,7 @@ def noise(size: tuple[int, int]) -> Image.Image:
 
 def their_inputs(model: Mllm, batch: Batch) -> dict[str, torch.Tensor]:
     """Views as their processor stacks them: (images, most views, 3, H, W)."""
-    pixels = model.sight.encoders["clip"].normalize(batch.images.views["clip"])
+    pixels = model.vision.encoders["clip"].normalize(batch.images.views["clip"])
     stacked = torch.nn.utils.rnn.pad_sequence(pixels.split(batch.images.view_counts), batch_first=True)
     return {
         "input_ids": torch.where(batch.input_ids == IMAGE_TOKEN_ID, IMAGE_ID, batch.input_ids),
@@ -121,10 +121,10 @@ def test_gradients(models) -> None:
     batch = make_batch(ours, SIZES[:3])
     (ours(batch) / batch.num_valid).backward()
     theirs(**their_inputs(ours, batch), labels=batch.labels).loss.backward()
-    mine, reference = ours.sight.assembler.newline.grad, theirs.model.image_newline.grad
+    mine, reference = ours.vision.assembler.newline.grad, theirs.model.image_newline.grad
     assert mine.abs().max() > 0
     torch.testing.assert_close(mine, reference, atol=1e-6, rtol=1e-4)
-    projector = ours.sight.projector[0].layers[0].weight.grad
+    projector = ours.vision.projector[0].layers[0].weight.grad
     torch.testing.assert_close(projector, theirs.model.multi_modal_projector.linear_1.weight.grad, atol=1e-6, rtol=1e-4)
 
 

@@ -48,7 +48,7 @@ def test_the_table_fits_a_terminal(paper: Composer) -> None:
         (["trainer.finetune.batching.max_length=300"], "max_length: 300 positions are too few for 576 visual tokens"),
         (["llm.config.max_position_embeddings=500"], "500 positions are too few"),
         (["+recipe.stages.align.trainable.projektor=1e-3"], r"stages\.align\.trainable: 'projektor' matches no"),
-        (["projector.depth=0"], r"projector\.depth: 0; at least 1"),
+        (["projector.depth=0"], r"projector\.depth: 0 must be at least 1"),
     ],
 )
 def test_impossible_configs_are_named(paper: Composer, overrides: list[str], message: str) -> None:

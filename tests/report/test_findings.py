@@ -41,9 +41,9 @@ def test_answers(measured, check, verdict):
         assert "more" in found.detail
 
 
-def test_a_set_that_a_search_did_not_come_to_is_no_typo(measured):
+def test_a_set_that_a_search_did_not_try_is_not_a_typo(measured):
     found = answer({"check": "a_z.overall > a.overall"}, measured, {row: [row] for row in ROWS}, searched=True)
-    assert (found.verdict, found.detail) == ("no answer", "the search did not come to 'a_z'")
+    assert (found.verdict, found.detail) == ("no answer", "the search did not try 'a_z'")
 
 
 def test_one_seed_asks_for_another(tmp_path):

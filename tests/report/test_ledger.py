@@ -7,7 +7,7 @@ import pytest
 from mmexp.errors import UserError
 from mmexp.files import DONE, NOT_SELECTED
 from mmexp.report.build import load_report, report
-from mmexp.report.ledger import load_sweep
+from mmexp.report.results import load_sweep
 from mmexp.sweeping.engine import ledger as written
 from mmexp.sweeping.workers import task as work
 from tests.report.synthetic import sweep

@@ -3,10 +3,11 @@ import time
 
 import pytest
 
-from mmexp.cli.store import main, size_text
+from mmexp.cli.store import main
 from mmexp.errors import UserError
 from mmexp.stages.inventory import delete, explain_key, garbage, inventory
 from mmexp.stages.store import Store
+from mmexp.statistics import numbers
 from tests.fakes import run_graph
 from tests.sweeping.tables import ROWS, results, run, trials
 
@@ -97,4 +98,4 @@ def test_the_command(root, monkeypatch, capsys):
     ):
         with pytest.raises(UserError, match=message):
             main(arguments)
-    assert size_text(1_234_567) == "1.2 MB"
+    assert numbers.size(1_234_567) == "1.2 MB"

@@ -70,14 +70,14 @@ def kill_something(process: subprocess.Popen, start: str, what: str) -> int:
 def sweep_under_fire(root: Path, kills: int, seed: int, start: str) -> None:
     journal = root / "journal"
     journal.touch()
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     lost = 0
     process = controller(root, journal, start)
     for _ in range(kills):
         try:
-            process.wait(dice.uniform(0.4, 1.2))
+            process.wait(rng.uniform(0.4, 1.2))
         except subprocess.TimeoutExpired:
-            lost += kill_something(process, start, dice.choice(["controller", "worker", "server", "all"]))
+            lost += kill_something(process, start, rng.choice(["controller", "worker", "server", "all"]))
             time.sleep(0.1)
         if process.poll() is not None:
             process = controller(root, journal, start)

@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
 
     torch.manual_seed(5)
-    for name, part in Mllm(tiny_spec(encoders=ENCODERS, fusion=CONCAT), load=False).sight.encoders.items():
+    for name, part in Mllm(tiny_spec(encoders=ENCODERS, fusion=CONCAT), load=False).vision.encoders.items():
         save_file(part.network.state_dict(), folder / f"{name}.safetensors")
     return folder
 

@@ -1,13 +1,13 @@
 """LLaVA's format: a JSON list or JSON lines of ``{"id", "image", "conversations": [{"from", "value"}, ...]}``.
 
 Deliberate differences to the official code: questions and answers lose surrounding white space; an odd number of
-entries, roles out of order and misplaced image markers are errors rather than being cut off or guessed.
+entries, roles out of order and misplaced image markers are errors rather than being truncated or guessed.
 """
 
 from pathlib import Path
 from typing import Any
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
 from mmexp.data.template import IMAGE_MARKER
 from mmexp.interfaces import Sample, Turn
@@ -19,7 +19,7 @@ class LlavaJson:
     """A dataset in LLaVA's format, read lazily.
 
     A human entry may hold ``format`` (response-format name) and ``family``. A record without ``image`` is text only;
-    with one, the image belongs to the first question, marked there by ``<image>`` or not.
+    with one, the image belongs to the first question, whether or not ``<image>`` marks it there.
 
     Args:
         annotations: the JSON or JSONL file.
@@ -65,7 +65,7 @@ def _turn(number: int, human: Any, gpt: Any, has_image: bool, origin: str) -> Tu
     if IMAGE_MARKER in answer or (markers and number):
         raise BadSample(origin, f"{IMAGE_MARKER} outside the first question")
     if markers > 1:
-        raise BadSample(origin, f"{IMAGE_MARKER} stands {markers} times; a sample has one image")
+        raise BadSample(origin, f"{IMAGE_MARKER} occurs {markers} times; a sample has one image")
     if markers and not has_image:
         raise BadSample(origin, f"{IMAGE_MARKER} in the question, but the record has no 'image'")
     if not answer:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.choices import LETTERS
 from mmexp.data.sources.records import RecordFile, checked_folder, optional_text, text_of
 from mmexp.interfaces import Sample, Turn
@@ -54,7 +54,7 @@ def qa_turn(record: dict[str, Any], origin: str) -> Turn:
     """A record as an exchange.
 
     Raises:
-        BadSample: a key is missing or of a wrong type, or the answer is no letter of the choices.
+        BadSample: a key is missing or of a wrong type, or the answer is not a letter of the choices.
     """
     question, answer = text_of(record, "question", origin), _answer(record, origin)
     return Turn(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.errors import UserError
 
 SPACE = re.compile(r"[\s]*")
@@ -33,7 +33,7 @@ class RecordFile:
             self.is_list = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
         spans = _list_spans(path) if self.is_list else _line_spans(path)
         if not spans:
-            raise UserError(f"dataset '{dataset}': annotations: '{path}' holds no record")
+            raise UserError(f"dataset '{dataset}': annotations: '{path}' contains no records")
         self._spans = np.array(spans, dtype=np.int64)  # (n, 3): start, end, line or index
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class RecordFile:
         except ValueError as error:
             raise BadSample(self.origin(index), f"not valid JSON: {error}") from error
         if not isinstance(record, dict):
-            raise BadSample(self.origin(index), f"a JSON object is needed, not {type(record).__name__}")
+            raise BadSample(self.origin(index), f"must be a JSON object, not {type(record).__name__}")
         return record
 
 
@@ -70,7 +70,7 @@ def _line_spans(path: Path) -> list[tuple[int, int, int]]:
 
 
 def _list_spans(path: Path) -> list[tuple[int, int, int]]:
-    """Latin-1 has one character per byte and the same ASCII, so that places in the text are places in the file."""
+    """Latin-1 has one character per byte and the same ASCII, so offsets in the text are offsets in the file."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped:
         text = str(mapped, "latin-1")
     decode = json.JSONDecoder().raw_decode

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmexp.data.bad_sample import BadSample
+from mmexp.data.bad_samples import BadSample
 from mmexp.data.order import SHARDS_OPEN
 from mmexp.data.tar_members import TarMember, member_path, read_member
 from mmexp.errors import UserError
@@ -35,7 +35,7 @@ class TarShards:
         name: of the dataset in the mixture.
 
     Raises:
-        UserError: no folder, no shard, a file that is no tar; on access ``BadSample`` with shard and key.
+        UserError: no folder, no shard, a file that is not a tar file; on access ``BadSample`` with shard and key.
     """
 
     def __init__(self, *, folder: str, caption: str, name: str) -> None:
@@ -101,7 +101,7 @@ def shard_samples(shard: Path, dataset: str) -> list[dict[str, TarMember]]:
                     key = f"{folder}/{stem}" if folder else stem
                     samples.setdefault(key, {})[extension.lower()] = TarMember(key, member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:
-        raise UserError(f"dataset '{dataset}': '{shard}' is no tar file that can be read: {error}") from error
+        raise UserError(f"dataset '{dataset}': '{shard}' is not a readable tar file: {error}") from error
     return list(samples.values())
 
 
@@ -118,7 +118,7 @@ def _counts(folder: Path, shards: list[Path], dataset: str) -> list[int]:
 
 
 def _noted(shard: Path, noted: dict[str, list[int]]) -> int | None:
-    """A count of ours holds while the file has the size that it had."""
+    """A noted count is valid as long as the size of the file has not changed."""
     count, size = noted.get(shard.name, (None, None))
     if size == shard.stat().st_size:
         return count

@@ -1,13 +1,13 @@
 """What converters share: reading raw files with their mistakes named, and writing JSON lines."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmexp.errors import UserError
+from mmexp.files import replacing
 
 Record = dict[str, Any]
 
@@ -28,10 +28,8 @@ def convert(converter: Converter, raw: Path, out: Path) -> tuple[int, int]:
     Raises:
         UserError: a raw file is missing or not what it should be; ``out`` is untouched then.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     written = empty = 0
-    try:
+    with replacing(out) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
             for record in converter.records(raw):
                 if _is_empty(record):
@@ -41,9 +39,6 @@ def convert(converter: Converter, raw: Path, out: Path) -> tuple[int, int]:
                 written += 1
         if not written:
             raise UserError(f"{raw}: no usable record; needed is a {converter.raw}")
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return written, empty
 
 

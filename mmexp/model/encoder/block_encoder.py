@@ -1,4 +1,4 @@
-"""What every encoder shares: run the blocks up to the deepest tap, hand out the taps, let others inject.
+"""What every encoder shares: run the blocks up to the deepest tap, return the taps, let others inject features.
 
 Taps are read by forward hooks on the network's own blocks, so one mechanism serves timm and transformers,
 plain and hierarchical networks; the blocks after the deepest tap are not run. Of a group of depths only the running
@@ -47,11 +47,11 @@ class _Taken:
 
     def _add(self, group: tuple[int, ...], tokens: torch.Tensor, grid: Grid | None) -> None:
         if group not in self.kept:
-            # The sum of many bfloat16 maps needs more digits than one of them has.
+            # In float32: bfloat16 has too few digits for a sum of many maps.
             wide = torch.promote_types(tokens.dtype, torch.float32)
             self.kept[group] = FeatureMap(tokens.to(wide, copy=True), grid)
         elif self.kept[group].tokens.shape != tokens.shape:
-            raise ValueError(f"the maps of depths {group} differ in shape: there is no mean of them")
+            raise ValueError(f"the maps of depths {group} differ in shape, so they have no mean")
         else:
             self.kept[group].tokens.add_(tokens)
 
@@ -60,7 +60,7 @@ class BlockEncoder(nn.Module):
     """Base of the encoders. A subclass sets the facts below and implements ``run``.
 
     ``blocks``: the blocks (or stages) in order. ``layout``: ``"tokens"`` (W, P + N, D), ``"channels_last"``
-    (W, h, w, D) or ``"channels_first"`` (W, D, h, w) as the blocks hand them on. ``num_prefix_tokens`` P: class and
+    (W, h, w, D) or ``"channels_first"`` (W, D, h, w) as the blocks return them. ``num_prefix_tokens`` P: class and
     register tokens, never part of a feature map.
     """
 
@@ -110,6 +110,7 @@ class BlockEncoder(nn.Module):
         check_taps([*taps, *inject], self.depth)
         taken = _Taken(taps, self._feature_map)
         handles = self._hooks(taken, inject)
+        # A hook can end a network's forward only by raising: what comes after the deepest tap costs nothing.
         try:
             self.run(pixels)
         except _DeepestTapReached:
@@ -120,7 +121,7 @@ class BlockEncoder(nn.Module):
         return [taken.kept[tap] for tap in taps]
 
     def reached(self, taps: Sequence[Tap]) -> set[str]:
-        """Names of the parameters that a gradient from these taps reaches: not the blocks behind the deepest tap, nor
+        """Names of the parameters that a gradient from these taps reaches: not the blocks after the deepest tap, nor
         norms and tokens that nothing reads. Found by a backward pass without memory, so it holds for any network."""
         shapes = tuple((name, tuple(value.shape)) for name, value in self.named_parameters())
         key = (type(self), self.image_size, shapes, tuple(taps))
@@ -129,6 +130,8 @@ class BlockEncoder(nn.Module):
         return _REACHED[key]
 
     def _find_reached(self, taps: Sequence[Tap]) -> set[str]:
+        # Which parameters a forward uses differs from network to network (norms, class tokens, heads), so autograd is
+        # asked instead of the names: on meta tensors a backward pass costs neither memory nor arithmetic.
         state = {name: value.to("meta") for name, value in [*self.named_parameters(), *self.named_buffers()]}
         leaves = {name: state[name].detach().requires_grad_() for name, _ in self.named_parameters()}
         pixels = torch.zeros(1, 3, self.image_size, self.image_size, device="meta", dtype=self.mean.dtype)
@@ -143,13 +146,14 @@ class BlockEncoder(nn.Module):
         deepest = max(taken.depths)
 
         def before_first(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+            # timm passes the tokens by position; some towers of transformers by name.
             hidden = args[0] if args else kwargs["hidden_states"]
             changed = self._inject(hidden, inject[0]) if 0 in inject else hidden
             taken.take(0, changed)
             if deepest == 0:
                 raise _DeepestTapReached
             if changed is hidden:
-                return None
+                return None  # for torch: leave the input as it is
             return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": changed})
 
         def after(index: int) -> Any:
@@ -208,10 +212,10 @@ def tap_name(tap: Tap) -> str:
 
 
 def check_taps(taps: Sequence[Tap], depth: int) -> None:
-    """Raises ``UserError`` unless every depth is in 0..depth and no group is empty or names a depth twice."""
+    """Raises ``UserError`` for a depth outside 0..depth, and for a group that is empty or repeats a depth."""
     for tap in taps:
         if isinstance(tap, tuple) and (not tap or len(set(tap)) < len(tap)):
-            raise UserError(f"feature_layers: '{tap_name(tap)}' is no group: it needs depths, each of them once")
+            raise UserError(f"feature_layers: '{tap_name(tap)}' is not a valid group; list depths, each of them once")
     for tap in sorted(depths_of(taps)):
         if not 0 <= tap <= depth:
-            raise UserError(f"feature_layers: depth {tap} is not in this encoder: it has 0 (stem) to {depth}")
+            raise UserError(f"feature_layers: depth {tap} is beyond this encoder, which has 0 (stem) to {depth}")

@@ -1,7 +1,8 @@
 """SAM's image encoder with a neck at its end, which makes Eagle's 32 x 32 map of width 1024.
 
-Eagle (section 5 and fault 2 of its fact sheet) cuts the neck down to its first half, draws it at random, and loses it
-between the stages. Here the pretrained neck is the default, and a drawn one is the same in every stage and run.
+Eagle (section 5 and fault 2 of its fact sheet) keeps only the first half of the neck, initialises it at random,
+and loses it between the stages. Here the pretrained neck is the default, and a random one is the same in all stages and
+runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,9 +59,9 @@ class SamEncoder(TimmEncoder):
             load=load,
         )
         if neck not in NECKS:
-            raise UserError(f"neck: no '{neck}'; {nearest(neck, NECKS)}")
+            raise UserError(f"neck: unknown '{neck}'; {nearest(neck, NECKS)}")
         if not isinstance(getattr(self.network, "neck", None), nn.Sequential):
-            raise UserError(f"model_name: '{model_name}' is no SAM network with a neck")
+            raise UserError(f"model_name: '{model_name}' is not a SAM network with a neck")
         rows, columns = self.network.patch_embed.grid_size
         if unshuffle < 1 or rows % unshuffle or columns % unshuffle:
             raise UserError(f"unshuffle: {unshuffle} does not divide SAM's {rows} x {columns} tokens")
@@ -86,7 +87,7 @@ class SamEncoder(TimmEncoder):
 
 
 def drawn_neck(dim: int, neck_dim: int) -> nn.Sequential:
-    """torch's own start values, but the same ones in every stage and run: a frozen neck is stored nowhere."""
+    """torch's own initialisation from a fixed seed: a frozen neck is not saved, so all stages must draw the same."""
     convolution = nn.Conv2d(dim, neck_dim, kernel_size=1, bias=False)
     generator = torch.Generator().manual_seed(NECK_SEED)
     values = torch.rand(neck_dim, dim, 1, 1, generator=generator, device="cpu")

@@ -29,7 +29,7 @@ class TimmEncoder(BlockEncoder):
             resampled once, when they are loaded.
         mean, std: normalisation of each channel, for pixels in 0..1.
         final_norm: apply the network's final norm to the deepest tap.
-        load: False builds without reading weights (planning, or weights that follow from a stage).
+        load: False builds without reading weights (planning, or weights that come from a stage).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Weights of an encoder: from a file, from the hub, or random on purpose. A miss is an error, never a silent skip."""
+"""Weights of an encoder: from a file, from the hub, or random on purpose. Missing ones are an error, never skipped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,7 @@ def load_encoder_weights(
     state = from_hub(name, "weights", fetch) if weights == "hub" else adapt(_from_file(weights))
     try:
         result = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # shapes: the first line only says which class
+    except RuntimeError as error:  # shapes differ: the first line of the message only names the class
         reason = " ".join(str(error).splitlines()[1:2]).strip()
         raise UserError(f"weights: '{weights}' does not fit {name}: {reason}") from error
     wrong = [f"missing {key}" for key in result.missing_keys] + [f"unexpected {key}" for key in result.unexpected_keys]
@@ -49,5 +49,5 @@ def _from_file(weights: str) -> State:
     if path.suffix != ".safetensors":
         raise UserError(f"weights: '{weights}' is not a .safetensors file (or 'hub' or 'random')")
     if not path.is_file():
-        raise UserError(f"weights: no file '{weights}'")
+        raise UserError(f"weights: no such file '{weights}'")
     return load_file(path)

@@ -1,4 +1,4 @@
-"""Maps of different depths brought together: one grid, and widths that fit. Plain ViTs need nothing of it."""
+"""Maps of different depths aligned: one grid, and widths that fit. Plain ViTs do not need it."""
 
 from collections.abc import Iterable, Sequence
 

@@ -2,7 +2,7 @@
 
 Order as in the official code: the final layer, then the groups. Deliberate differences: groups come from the config
 and are checked against the encoder (the official bounds are fixed, chosen by a substring of the encoder's path), and
-means are running sums in the encoder where nothing learned stands between a layer and its group, so that no stack of
+means are running sums in the encoder where nothing learned comes between a layer and its group, so that no stack of
 maps exists.
 """
 
@@ -24,7 +24,7 @@ MODULES = ("none", "norm_linear")
 class DenseChannelIntegration(nn.Module):
     """Maps of G groups and the final layer -> (W, N, (1 + G) * D).
 
-    ``taps`` names a whole group as a tuple of depths, whose mean the encoder hands over as one map; where each layer
+    ``taps`` names a whole group as a tuple of depths, whose mean the encoder returns as one map; where each layer
     is needed by itself (learned weights or modules, maps of different grids), it names the single depths.
 
     Args:
@@ -54,7 +54,7 @@ class DenseChannelIntegration(nn.Module):
         super().__init__()
         for key, value, options in (("reduce", reduce, REDUCTIONS), ("layer_module", layer_module, MODULES)):
             if value not in options:
-                raise UserError(f"feature_layers.{key}: no '{value}'; {nearest(str(value), options)}")
+                raise UserError(f"feature_layers.{key}: unknown '{value}'; {nearest(str(value), options)}")
         last = final_tap(final, numbering, depth)
         self.groups = group_taps(groups, numbering, last, depth)
         members = [tap for group in self.groups for tap in group]
@@ -67,7 +67,7 @@ class DenseChannelIntegration(nn.Module):
         sizes = [len(group) for group in self.groups] if reduce == "learned" else []
         if 1 in sizes:
             raise UserError(
-                "feature_layers.reduce: learned weights need groups of two layers and more; choose fewer groups"
+                "feature_layers.reduce: learned weights need groups of at least two layers; choose fewer groups"
             )
         self.logits = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
         self.whole_groups = not (self.norm or self.logits or len({shapes[tap].grid for tap in members}) > 1)

@@ -15,7 +15,7 @@ from mmexp.errors import UserError, nearest
 OFFSETS = {"paper": -1, "hf": 0, "block": 1}
 """What is added to a number to make it a depth."""
 RELATIVE = "relative"
-"""Shares of the way from the stem to the final layer, so that one choice fits encoders of any depth."""
+"""Fractions of the way from the stem to the final layer, so that one choice fits encoders of any depth."""
 
 Number = int | float | str
 Group = str | int | Sequence[int]
@@ -35,7 +35,7 @@ def tap_of(number: int, numbering: str, depth: int, key: str) -> int:
     """
     _check_numbering(numbering)
     if isinstance(number, bool) or not isinstance(number, int):
-        raise UserError(f"{key}: '{number}' must be an integer, as numbering={numbering} wants")
+        raise UserError(f"{key}: '{number}' must be an integer with numbering={numbering}")
     offset = OFFSETS["hf" if numbering == RELATIVE else numbering]
     tap = number + depth + 1 if number < 0 else number + offset
     lowest = max(-offset, 0)
@@ -48,9 +48,9 @@ def tap_of(number: int, numbering: str, depth: int, key: str) -> int:
 
 
 def final_tap(final: int, numbering: str, depth: int) -> int:
-    """Depth of the final layer; with ``relative`` numbers only a negative ``final`` says where the way ends."""
+    """Depth of the final layer; with ``relative`` numbers only a negative ``final`` says where the range ends."""
     if numbering == RELATIVE and not (isinstance(final, int) and final < 0):
-        raise UserError(f"feature_layers.final: {final}; with numbering=relative it counts from the end: -1, -2, ...")
+        raise UserError(f"feature_layers.final: {final} must count from the end with numbering=relative: -1, -2, ...")
     return tap_of(final, numbering, depth, "feature_layers.final")
 
 
@@ -68,7 +68,9 @@ def layer_taps(layers: Sequence[Number], numbering: str, final: int, depth: int)
     key = "feature_layers.layers"
     require_depth(depth)
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
-        raise UserError(f"{key}: '{layers}' is no list of layers; the final layer alone is feature_layers=penultimate")
+        raise UserError(
+            f"{key}: '{layers}' is not a list of layers; the final layer alone is feature_layers=penultimate"
+        )
     if numbering == RELATIVE:
         taps = tuple(_share_tap(share, final, key) for share in layers)
     else:
@@ -76,7 +78,7 @@ def layer_taps(layers: Sequence[Number], numbering: str, final: int, depth: int)
     for index, (layer, tap) in enumerate(zip(layers, taps, strict=True)):
         if tap == final:
             raise UserError(
-                f"{key}: {layer} is the final layer of this encoder of {depth} blocks, which is there anyway"
+                f"{key}: {layer} is the final layer of this encoder of {depth} blocks, which is always included"
             )
         if tap in taps[:index]:
             earlier = layers[taps.index(tap)]
@@ -102,7 +104,7 @@ def group_taps(groups: int | Sequence[Group], numbering: str, final: int, depth:
     if isinstance(groups, str) or not isinstance(groups, Sequence) or not groups:
         raise UserError(f"{key}: '{groups}' has no groups; write how many there are, or a list like [1-12,13-24]")
     if numbering == RELATIVE:
-        raise UserError(f"{key}: numbering=relative wants a number of equal groups; ranges need paper, hf or block")
+        raise UserError(f"{key}: numbering=relative needs a number of equal groups; ranges need paper, hf or block")
     taps = [tuple(tap_of(number, numbering, depth, key) for number in _members(group, key)) for group in groups]
     seen: set[int] = set()
     for group, members in zip(groups, taps, strict=True):
@@ -120,24 +122,24 @@ def require_depth(depth: int) -> None:
 
 def _check_numbering(numbering: str) -> None:
     if numbering not in (*OFFSETS, RELATIVE):
-        raise UserError(f"feature_layers.numbering: no '{numbering}'; {nearest(numbering, (*OFFSETS, RELATIVE))}")
+        raise UserError(f"feature_layers.numbering: unknown '{numbering}'; {nearest(numbering, (*OFFSETS, RELATIVE))}")
 
 
 def _share_tap(share: Number, final: int, key: str) -> int:
     try:
         value = Fraction(str(share))
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"{key}: '{share}' is no share of the depth like 1/3 or 0.5") from None
+        raise UserError(f"{key}: '{share}' is not a fraction of the depth like 1/3 or 0.5") from None
     if not 0 < value <= 1:
-        raise UserError(f"{key}: {share} is no share of the depth; numbering=relative wants more than 0 and at most 1")
+        raise UserError(
+            f"{key}: {share} is not a fraction of the depth; with numbering=relative it must be above 0 and at most 1"
+        )
     return max(math.floor(value * (final + 1) + Fraction(1, 2)), 1) - 1
 
 
 def _equal_groups(count: int, num_layers: int, key: str) -> list[tuple[int, ...]]:
     if not 1 <= count <= num_layers:
-        raise UserError(
-            f"{key}: {count}; from the stem to the final layer there are {num_layers} layers: 1 to that many"
-        )
+        raise UserError(f"{key}: {count} must be from 1 to {num_layers}, the layers from the stem to the final one")
     size, larger = divmod(num_layers, count)
     starts = [index * size + min(index, larger) for index in range(count + 1)]
     return [tuple(range(start, end)) for start, end in itertools.pairwise(starts)]
@@ -148,7 +150,7 @@ def _members(group: Group, key: str) -> Sequence[int]:
     if isinstance(group, str):
         ends = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", group)
         if ends is None:
-            raise UserError(f"{key}: '{group}' is no range of layers like 1-12")
+            raise UserError(f"{key}: '{group}' is not a range of layers like 1-12")
         members = range(int(ends[1]), int(ends[2]) + 1)
     else:
         members = [group] if isinstance(group, int) else group

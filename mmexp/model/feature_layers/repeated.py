@@ -23,7 +23,7 @@ class RepeatedLayer(nn.Module):
     def __init__(self, *, layer: int, numbering: str, times: int, depth: int, shapes: Sequence[FeatureShape]) -> None:
         super().__init__()
         if times < 1:
-            raise UserError(f"feature_layers.times: {times}; at least 1")
+            raise UserError(f"feature_layers.times: {times} must be at least 1")
         tap = tap_of(layer, numbering, depth, "feature_layers.layer")
         self.times, self.taps = times, (tap,)
         self.out_shape = on_grid_of(shapes[tap], times * shapes[tap].dim)

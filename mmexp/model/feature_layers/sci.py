@@ -43,7 +43,9 @@ class SparseChannelIntegration(nn.Module):
     ) -> None:
         super().__init__()
         if layer_module not in MODULES:
-            raise UserError(f"feature_layers.layer_module: no '{layer_module}'; {nearest(str(layer_module), MODULES)}")
+            raise UserError(
+                f"feature_layers.layer_module: unknown '{layer_module}'; {nearest(str(layer_module), MODULES)}"
+            )
         last = final_tap(final, numbering, depth)
         self.taps = (last, *layer_taps(layers, numbering, last, depth))
         self.out_shape = on_grid_of(shapes[last], sum(shapes[tap].dim for tap in self.taps))
@@ -60,5 +62,5 @@ class SparseChannelIntegration(nn.Module):
     def prepared(self, tokens: torch.Tensor) -> torch.Tensor:
         if self.conv is None:
             return tokens
-        assert self.out_shape.grid is not None, "encoders give maps with rows and columns"
+        assert self.out_shape.grid is not None, "encoders return maps with rows and columns"
         return to_tokens(self.conv(to_map(tokens, self.out_shape.grid)))

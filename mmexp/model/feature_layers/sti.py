@@ -51,7 +51,7 @@ class SparseTokenIntegration(nn.Module):
         super().__init__()
         for key, value, options in (("tail", tail, TAILS), ("pooling", pooling, POOLINGS), ("order", order, ORDERS)):
             if value not in options:
-                raise UserError(f"feature_layers.{key}: no '{value}'; {nearest(str(value), options)}")
+                raise UserError(f"feature_layers.{key}: unknown '{value}'; {nearest(str(value), options)}")
         last = final_tap(final, numbering, depth)
         shallow = layer_taps(layers, numbering, last, depth)
         require_same_width((last, *shallow), shapes, "sti")
@@ -60,7 +60,7 @@ class SparseTokenIntegration(nn.Module):
         source = shapes[last]
         if not 1 <= stride <= source.num_tokens:
             raise UserError(
-                f"feature_layers.stride: {stride}; this encoder has {source.num_tokens} tokens: 1 to that many"
+                f"feature_layers.stride: {stride} must be from 1 to {source.num_tokens}, the tokens of this encoder"
             )
         self.grid = source.grid
         self.pad = -source.num_tokens % stride if self.keep_tail else 0

@@ -33,7 +33,7 @@ def require_grid(name: str, shape: FeatureShape, fusion: str) -> Grid:
 def require_at_least(key: str, value: int, minimum: int) -> None:
     """Raises ``UserError`` naming ``fusion.<key>`` where the value is too small."""
     if value < minimum:
-        raise UserError(f"fusion.{key}: {value}; at least {minimum}")
+        raise UserError(f"fusion.{key}: {value} must be at least {minimum}")
 
 
 def describe(shape: FeatureShape) -> str:

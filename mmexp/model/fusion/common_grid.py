@@ -34,7 +34,7 @@ class CommonGrid:
 
     def __init__(self, *, shapes: Mapping[str, FeatureShape], grid: Sequence[int] | None, route: str) -> None:
         if route not in ROUTES:
-            raise UserError(f"fusion.route: no '{route}'; {nearest(route, ROUTES)}")
+            raise UserError(f"fusion.route: unknown '{route}'; {nearest(route, ROUTES)}")
         first = next(iter(shapes))
         self.route = route
         if grid is None:
@@ -74,7 +74,7 @@ class CommonGrid:
 
 
 def check_grid(grid: Sequence[int]) -> Grid:
-    """Raises ``UserError`` unless these are two whole numbers of at least 1."""
+    """Raises ``UserError`` unless these are two integers of at least 1."""
     if len(grid) != 2 or any(not isinstance(side, int) or side < 1 for side in grid):
         raise UserError(f"fusion.grid: {list(grid)} is not [rows, columns]; for example [32, 32], or null")
     rows, columns = grid

@@ -14,7 +14,7 @@ from mmexp.errors import UserError
 from mmexp.interfaces import FeatureMap, FeatureShape, Grid
 from mmexp.model.fusion.base import BaseFusion
 from mmexp.model.fusion.checks import first_and_others, require_at_least, require_grid
-from mmexp.model.maps import sample, star
+from mmexp.model.maps import radial_offsets, sample
 
 
 class DeformableFusion(BaseFusion):
@@ -59,7 +59,7 @@ class DeformableFusion(BaseFusion):
 class MultiMapAttention(nn.Module):
     """Each query reads ``num_points`` places around its reference point in each map, per head.
 
-    Starts as Deformable DETR does: places on a star, equal weights, xavier values and results.
+    Initialised as in Deformable DETR: points in all directions, equal weights, Xavier values and results.
 
     Args:
         dim: width of queries and result.
@@ -102,7 +102,7 @@ class MultiMapAttention(nn.Module):
         return result
 
     def _start(self) -> None:
-        directions = star(self.num_heads, self.num_points)[:, None].expand(-1, len(self.grids), -1, -1)
+        directions = radial_offsets(self.num_heads, self.num_points)[:, None].expand(-1, len(self.grids), -1, -1)
         with torch.no_grad():
             self.offsets.bias.copy_(directions.flatten())
         for layer in (self.offsets, self.weights):

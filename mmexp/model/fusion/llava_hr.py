@@ -3,7 +3,7 @@
 arXiv 2403.03003 and its code (section 4.2 of Eagle's fact sheet); computes the same as the released modules from the
 same weights. Deliberate differences: 1 x 1 convolutions are linear layers, a coarser map is brought up to any grid, and
 the class token of the first expert stays (the original drops it before the first block). With more than two experts
-each has adapters of its own, which run one after the other (ours: the original knows two).
+each has adapters of its own, which run one after the other (ours: the original has two).
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class Adapter(nn.Module):
 
 
 def adapter_places(num_adapters: int, num_blocks: int, name: str) -> list[int]:
-    """Blocks after which the adapters stand: groups of equal size, as far as the number of blocks allows.
+    """Blocks after which the adapters are inserted: groups of equal size, as far as the number of blocks allows.
 
     Raises:
         UserError: more adapters than places between the blocks.

@@ -1,8 +1,8 @@
 """Patch info mining: each token of the first expert attends to its own window of another expert's map (Mini-Gemini).
 
 arXiv 2403.18814 and its code (section 4.3 of Eagle's fact sheet); computes the same as the released module from the
-same weights. Deliberate difference: scores that are not numbers are not turned into zeros. With more than two experts
-each is mined by a module of its own and the results are added (ours: the original knows two).
+same weights. Deliberate difference: NaN scores are not turned into zeros. With more than two experts
+each is mined by a module of its own and the results are added (ours: the original has two).
 """
 
 from collections.abc import Mapping, Sequence

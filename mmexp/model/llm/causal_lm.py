@@ -23,11 +23,11 @@ class CausalLM(nn.Module):
     Args:
         checkpoint: hub id or folder with config, safetensors and tokenizer.
         config: arguments of ``AutoConfig.for_model`` (with ``model_type``), so that a plan needs no hub; None reads
-            the checkpoint's own. Where both are there, they must agree.
+            the checkpoint's own. Where both are given, they must agree.
         attention: ``sdpa``, ``eager`` or ``flash_attention_2`` (the last without packing).
         dtype: ``float32``, ``bfloat16`` or ``float16``, of the weights in memory.
         gradient_checkpointing: recompute the blocks' activations in the backward pass.
-        lora: settings of low-rank adapters, see ``add_lora``; None has none.
+        lora: settings of low-rank adapters, see ``add_lora``; None for no adapters.
         load: False builds from the config without reading weights.
     """
 
@@ -44,7 +44,7 @@ class CausalLM(nn.Module):
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
-            raise UserError(f"llm.dtype: no '{dtype}'; there is {', '.join(DTYPES)}")
+            raise UserError(f"llm.dtype: unknown '{dtype}'; choose from: {', '.join(DTYPES)}")
         self.checkpoint = checkpoint
         self.attention = attention
         arguments = {"dtype": DTYPES[dtype], "attn_implementation": attention}
@@ -69,7 +69,7 @@ class CausalLM(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Positions that the LLM was made for."""
+        """Positions that the LLM was trained for."""
         return self.network.config.get_text_config().max_position_embeddings
 
     @cached_property
@@ -109,7 +109,7 @@ class CausalLM(nn.Module):
 
 
 def load_tokenizer(checkpoint: str) -> PreTrainedTokenizerBase:
-    """Tokenizer of a folder or hub id. Raises ``UserError`` when it cannot be had."""
+    """Tokenizer of a folder or hub id. Raises ``UserError`` when it cannot be loaded."""
     return from_hub(checkpoint, KEY, lambda: AutoTokenizer.from_pretrained(checkpoint))
 
 

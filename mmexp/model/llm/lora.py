@@ -40,7 +40,7 @@ def add_lora(network: nn.Module, lora: Mapping[str, Any]) -> None:
 
 
 def merge_lora(network: nn.Module) -> None:
-    """Add the adapters into the weights and take them off, in place: for export."""
+    """Merge the adapters into the weights and remove them, in place: for export."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(network.named_modules()):
@@ -52,16 +52,16 @@ def merge_lora(network: nn.Module) -> None:
 def _check(lora: Mapping[str, Any]) -> None:
     for key in lora:
         if key not in KEYS:
-            raise UserError(f"llm.lora.{key}: there is no such setting; {nearest(str(key), KEYS)}")
+            raise UserError(f"llm.lora.{key}: no such setting; {nearest(str(key), KEYS)}")
     for key in KEYS:
         if key not in lora:
             raise UserError(f"llm.lora.{key}: is missing; LoRA needs {', '.join(KEYS)}")
     if not isinstance(lora["r"], int) or lora["r"] < 1:
-        raise UserError(f"llm.lora.r: {lora['r']}; a whole number from 1 on")
+        raise UserError(f"llm.lora.r: {lora['r']} must be an integer of at least 1")
     if not lora["alpha"] > 0:
-        raise UserError(f"llm.lora.alpha: {lora['alpha']}; more than 0")
+        raise UserError(f"llm.lora.alpha: {lora['alpha']} must be above 0")
     if not 0 <= lora["dropout"] < 1:
-        raise UserError(f"llm.lora.dropout: {lora['dropout']}; from 0 to below 1")
+        raise UserError(f"llm.lora.dropout: {lora['dropout']} must be at least 0 and below 1")
 
 
 def _checked_targets(network: nn.Module, targets: Any) -> list[str]:

@@ -1,8 +1,8 @@
-"""What every projector shares: optional parts around its own work, start values, gradient checkpointing.
+"""What every projector shares: optional parts around its own layers, initialisation, gradient checkpointing.
 
 Definitions: Honeybee (arXiv 2312.06742) and its code, section 4 of the fact sheet. Deliberate differences: position
 embeddings are added to a copy, never in place into the encoder's output; a stored state never names a missing
-position embedding; checkpointing hands every argument on by name or in order.
+position embedding; checkpointing passes on every argument by name or in order.
 """
 
 from collections.abc import Callable
@@ -99,7 +99,7 @@ class FramedProjector(nn.Module):
         return block(*args)
 
     def draw_weights(self) -> None:
-        """Start values by ``frame.init_std``; subclasses call it when all their layers are there."""
+        """Initialise by ``frame.init_std``; subclasses call it once all their layers exist."""
         if self.frame.init_std is None:
             return
         for module in self.modules():
@@ -114,6 +114,6 @@ def learned(count: int, dim: int) -> nn.Parameter:
     """(1, count, dim) from N(0, ``EMBEDDING_STD``^2).
 
     The official truncation at 2 is a hundred standard deviations away; torch's truncated normal reads values, which
-    the planner's tensors without memory do not have.
+    the planner's meta tensors do not have.
     """
     return nn.Parameter(nn.init.normal_(torch.empty(1, count, dim), std=EMBEDDING_STD))

@@ -110,6 +110,6 @@ def check_blocks(block: str, depth: int, hidden_dim: int | None) -> None:
     """Raises ``UserError`` for an unknown block, or a block and a depth that contradict each other."""
     require_choice("block", block, (*BLOCKS, "none"))
     if block == "none" and (depth != 0 or hidden_dim is not None):
-        raise UserError("projector.block: none has no blocks; set projector.depth=0 and projector.hidden_dim=null")
+        raise UserError("projector.block=none has no blocks; set projector.depth=0 and projector.hidden_dim=null")
     if block != "none" and depth < 1:
-        raise UserError(f"projector.depth: {depth} blocks of '{block}'; at least 1, or projector.block=none")
+        raise UserError(f"projector.depth: {depth} blocks of '{block}'; must be at least 1, or projector.block=none")

@@ -8,19 +8,19 @@ from mmexp.errors import UserError, nearest
 def require_at_least(key: str, value: float, minimum: float) -> None:
     """Raises ``UserError`` naming ``projector.<key>`` where the value is too small."""
     if value < minimum:
-        raise UserError(f"projector.{key}: {value}; at least {minimum}")
+        raise UserError(f"projector.{key}: {value} must be at least {minimum}")
 
 
 def require_choice(key: str, value: str, options: Iterable[str]) -> None:
     """Raises ``UserError`` naming ``projector.<key>`` where ``value`` is not an option."""
     if value not in options:
-        raise UserError(f"projector.{key}: no '{value}'; {nearest(value, options)}")
+        raise UserError(f"projector.{key}: unknown '{value}'; {nearest(value, options)}")
 
 
 def require_dropout(dropout: float) -> None:
-    """Raises ``UserError`` where it is no share."""
+    """Raises ``UserError`` where it is outside [0, 1)."""
     if not 0 <= dropout < 1:
-        raise UserError(f"projector.dropout: {dropout}; from 0 to below 1")
+        raise UserError(f"projector.dropout: {dropout} must be at least 0 and below 1")
 
 
 def require_heads(dim: int, num_heads: int) -> None:

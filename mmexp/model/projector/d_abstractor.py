@@ -103,7 +103,7 @@ class DAbstractor(FramedProjector):
         if offset_init == "star":
             for module in self.layers.modules():
                 if isinstance(module, DeformableAttention):
-                    module.set_star()
+                    module.set_radial_offsets()
 
     def forward(self, features: FeatureMap) -> FeatureMap:
         tokens = self.positioned(self.input_proj(self.prenorm(features.tokens)))

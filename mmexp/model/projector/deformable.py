@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmexp.interfaces import Grid
-from mmexp.model.maps import sample, star
+from mmexp.model.maps import radial_offsets, sample
 from mmexp.model.projector.attention import Attention
 from mmexp.model.projector.checks import require_at_least, require_dropout, require_heads
 
@@ -45,11 +45,11 @@ class DeformableAttention(nn.Module):
         result: torch.Tensor = self.out(mixed.to(values.dtype))
         return result
 
-    def set_star(self) -> None:
-        """Deformable DETR's start: head i looks in the i-th direction of a star, its k-th point k tokens away."""
+    def set_radial_offsets(self) -> None:
+        """Deformable DETR's initial offsets: head i looks in the i-th direction, its k-th point k tokens away."""
         with torch.no_grad():
             self.offsets.weight.zero_()
-            self.offsets.bias.copy_(star(self.num_heads, self.num_points).flatten())
+            self.offsets.bias.copy_(radial_offsets(self.num_heads, self.num_points).flatten())
 
 
 class DeformableLayer(nn.Module):

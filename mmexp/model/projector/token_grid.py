@@ -16,7 +16,7 @@ def pool(tokens: torch.Tensor, grid: Grid, side: int) -> torch.Tensor:
 
 
 def require_grid(grid: Grid | None, projector: str) -> Grid:
-    """The grid, or the user's mistake: this projector needs one."""
+    """The grid. Raises ``UserError`` where the stream has none: this projector needs one."""
     if grid is None:
         raise UserError(
             f"projector: {projector} needs tokens in rows and columns, and this stream has none (feature_layers or "
@@ -36,6 +36,6 @@ def square_side(num_tokens: int, projector: str) -> int:
         near = f"{side * side} or {(side + 1) ** 2}" if side else "1 or 4"
         raise UserError(
             f"projector.num_tokens: {num_tokens} is not a square number; {projector} puts its tokens on a "
-            f"square grid, {near} would do"
+            f"square grid, so for example {near}"
         )
     return side

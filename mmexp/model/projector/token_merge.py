@@ -1,7 +1,7 @@
 """Bipartite soft matching and an MLP: the most similar tokens are averaged (ToMe, arXiv 2210.09461, section 3).
 
 Deliberate differences: features are compared instead of attention keys (a projector sees no keys), merging happens
-once after the encoder in as many rounds as needed, and what is left keeps its reading order.
+once after the encoder in as many rounds as needed, and the remaining tokens keep their reading order.
 """
 
 import torch

@@ -6,7 +6,7 @@ from mmexp.interfaces import FeatureMap, Grid
 
 
 class NoReduction(nn.Module):
-    """Passes its input on. All arguments are build-time facts."""
+    """Returns its input. All arguments are build-time facts."""
 
     def __init__(self, *, in_tokens: int, in_grid: Grid | None) -> None:
         super().__init__()

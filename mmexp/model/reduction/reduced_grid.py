@@ -10,9 +10,9 @@ PLACES = ("after_projector", "before_projector")
 
 
 def require_place(where: str) -> None:
-    """Raises ``UserError`` for a place that there is not."""
+    """Raises ``UserError`` for an unknown place."""
     if where not in PLACES:
-        raise UserError(f"reduction.where: no '{where}'; {nearest(str(where), PLACES)}")
+        raise UserError(f"reduction.where: unknown '{where}'; {nearest(str(where), PLACES)}")
 
 
 def smaller_grid(size: int | Sequence[int], grid: Grid | None) -> Grid:
@@ -23,7 +23,7 @@ def smaller_grid(size: int | Sequence[int], grid: Grid | None) -> Grid:
         grid: of the tokens that come in.
 
     Raises:
-        UserError: tokens without rows and columns, a size that is larger or makes no grid.
+        UserError: tokens without rows and columns, a size that is larger or does not make a grid.
     """
     if grid is None:
         raise UserError(
@@ -32,7 +32,9 @@ def smaller_grid(size: int | Sequence[int], grid: Grid | None) -> Grid:
         )
     small = _same_aspect(size, grid) if isinstance(size, int) else tuple(size)
     if len(small) != 2 or not all(1 <= part <= whole for part, whole in zip(small, grid, strict=False)):
-        raise UserError(f"reduction.size: {size} is no [rows, columns] from [1, 1] to the {list(grid)} that come in")
+        raise UserError(
+            f"reduction.size: {size} must be [rows, columns] between [1, 1] and the {list(grid)} that come in"
+        )
     return small[0], small[1]
 
 
@@ -41,7 +43,7 @@ def _same_aspect(size: int, grid: Grid) -> tuple[int, ...]:
     if size not in possible:
         near = sorted(sorted(possible, key=lambda number: abs(number - size))[:3])
         raise UserError(
-            f"reduction.size: {size} tokens make no grid like the {grid[0]} x {grid[1]} that come in; "
-            f"{', '.join(map(str, near))} would do, or [rows, columns]"
+            f"reduction.size: {size} tokens do not make a grid shaped like the {grid[0]} x {grid[1]} that come in; "
+            f"choose from: {', '.join(map(str, near))}, or give [rows, columns]"
         )
     return possible[size], size // possible[size]

@@ -12,7 +12,7 @@ NEWLINE_SEED = 0
 
 
 class Tiling(Protocol):
-    """How an image was cut: what the assembly reads of ``Tile``."""
+    """How an image was divided: what the assembly reads of ``Tile``."""
 
     newline: bool
     assemble: str
@@ -36,10 +36,10 @@ class JoinViews(nn.Module):
 
 
 class AssembleTiles(nn.Module):
-    """The maps of an image's tiles joined to one, its padding left out, each row ended by ``newline``: (W, Q, D) ->
+    """The maps of an image's tiles joined into one, without its padding, each row ended by ``newline``: (W, Q, D) ->
     list of (Q_i, D), one per image, Q_i as ``Tile.num_tokens`` says.
 
-    ``newline`` (D,) starts from N(0, 1 / D) as LLaVA-NeXT's ``image_newline``, always from the same draw, so that it
+    ``newline`` (D,) starts from N(0, 1 / D) as LLaVA-NeXT's ``image_newline``, always from the same seed, so that it
     is the same in every stage where it is not trained.
     """
 

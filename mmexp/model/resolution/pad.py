@@ -1,4 +1,4 @@
-"""Nothing cut off: borders in the mean colour, then resize (LLaVA-1.5, papers/llava15.md, section 6)."""
+"""No cropping: borders in the mean colour, then resize (LLaVA-1.5, papers/llava15.md, section 6)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Direct resize: the aspect ratio is given up (Honeybee; called squash elsewhere)."""
+"""Direct resize that ignores the aspect ratio (Honeybee; called squash elsewhere)."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Resize(SingleView):
-    """Bicubic resize to the input size, nothing cut off and nothing added."""
+    """Bicubic resize to the input size, without cropping or padding."""
 
     def fit(self, image: "Image.Image") -> "Image.Image":
         from PIL import Image

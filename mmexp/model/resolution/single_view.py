@@ -29,7 +29,7 @@ class SingleView(ABC):
     def __init__(self, *, image_size: int | Sequence[int], mean: Sequence[float]) -> None:
         sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UserError(f"encoder.image_size: {image_size}; a number of pixels, or [height, width]")
+            raise UserError(f"encoder.image_size: {image_size} must be a number of pixels, or [height, width]")
         self.height, self.width = sides
         # As the official code: truncated, not rounded.
         self.fill: RGB = (int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255))

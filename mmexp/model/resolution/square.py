@@ -1,4 +1,4 @@
-"""CLIP's own preprocessing: cover the input, cut off what sticks out (papers/llava15.md, section 6)."""
+"""CLIP's own preprocessing: resize to cover the input, then crop (papers/llava15.md, section 6)."""
 
 from typing import TYPE_CHECKING
 

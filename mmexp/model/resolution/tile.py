@@ -1,15 +1,15 @@
 """Tiles chosen by the image's shape, and a view of the whole: LLaVA-1.5-HD (arXiv 2310.03744, section 3.4 and A.1).
 
 Each tile has the encoder's own input size and goes through encoder, feature layers, fusion, projector and reduction by
-itself; then the tiles of an image are put together to one map (``assembly.py``). The paper's training code
+itself; then the tiles of an image are joined into one map (``assembly.py``). The paper's training code
 is not released; what it leaves open follows the official ``anyres`` code as transformers' LLaVA-NeXT has it: how the
-grid is chosen, how the image is brought to its size, which tokens are padding, where the row-end token stands. From the
+grid is chosen, how the image is brought to its size, which tokens are padding, where the row-end token goes. From the
 same weights and pixels the model gives LLaVA-NeXT's logits (tests/parity/test_llava_next.py).
 
 Deliberate differences to it: borders have the encoder's mean colour, not black (as ``resolution=pad`` of LLaVA-1.5);
-the whole is padded before it is resized, as the paper says (``global_view: resize`` is the official code); an image
-whose padding is all but everything keeps a row of tokens, where the official code keeps none; an image of which no grid
-keeps a pixel of the shorter side is refused (a bad sample), where the official code takes the smallest grid.
+the whole image is padded before it is resized, as the paper says (``global_view: resize`` is the official code); an
+image that is nearly all padding keeps a row of tokens, where the official code keeps none; an image so narrow that no
+grid keeps a pixel of its shorter side is a bad sample, where the official code takes the smallest grid.
 
 Encoder experiments (Eagle's native, interpolated, tiled, each frozen or trained) choose this like any resolution:
 ``encoder=[clip] resolution=tile resolution.grids=[[2,2]] resolution.global_view=none`` is a fixed 2 x 2 tiling; the
@@ -42,17 +42,17 @@ class Tile:
         pinpoints: the same in pixels, [height, width], as LLaVA-NeXT's ``image_grid_pinpoints``.
         max_tiles: grids of more tiles are left out; null leaves out none.
         tile_size: pixels that a tile counts for when the grid is chosen: a side, or [height, width]; null is the
-            encoder's input size. Encoders of different input sizes need the same one to be cut alike.
+            encoder's input size. Encoders of different input sizes need the same one to be tiled alike.
         fit: how the image fills its grid: ``pad`` keeps its aspect ratio, ``resize`` does not.
         global_view: the whole image as one more view: ``pad``, ``resize`` or ``none``.
-        global_first: the tokens of the whole come before those of the tiles.
+        global_first: the tokens of the whole image come before those of the tiles.
         assemble: ``map``: the tiles' maps are joined and read row by row over all tiles; ``tiles``: tile after tile.
         unpad: leave out tokens of nothing but padding.
         newline: a learned token at the end of each row of the joined map.
         image_size, mean: facts of the encoder.
 
     Raises:
-        UserError: no grid, a pinpoint that tiles do not fill, options that exclude each other.
+        UserError: no grid, a pinpoint that is not a multiple of the tile, options that exclude each other.
     """
 
     def __init__(
@@ -73,9 +73,9 @@ class Tile:
     ) -> None:
         for key, value in (("fit", fit), ("global_view", global_view), ("assemble", assemble)):
             if value not in OPTIONS[key]:
-                raise UserError(f"resolution.{key}: no '{value}'; {nearest(str(value), OPTIONS[key])}")
+                raise UserError(f"resolution.{key}: unknown '{value}'; {nearest(str(value), OPTIONS[key])}")
         if unpad and fit == "resize":
-            raise UserError("resolution.unpad: fit=resize leaves no padding to take out; set resolution.unpad=false")
+            raise UserError("resolution.unpad: fit=resize leaves no padding to remove; set resolution.unpad=false")
         if assemble == "tiles" and (unpad or newline):
             key = "unpad" if unpad else "newline"
             raise UserError(f"resolution.{key}: assemble=tiles joins no rows; set resolution.{key}=false")
@@ -93,7 +93,7 @@ class Tile:
             return own
         sides = [tile_size, tile_size] if isinstance(tile_size, int) else list(tile_size)
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise UserError(f"resolution.tile_size: {tile_size}; a number of pixels, or [height, width]")
+            raise UserError(f"resolution.tile_size: {tile_size} must be a number of pixels, or [height, width]")
         if sides[0] * own[1] != sides[1] * own[0]:
             raise UserError(f"resolution.tile_size: {tile_size} has another shape than the encoder's input {list(own)}")
         return sides[0], sides[1]
@@ -162,14 +162,14 @@ class Tile:
         return padding(size, target, (rows * grid[0], columns * grid[1]))
 
     def num_tokens(self, size: ImageSize, tokens_per_view: int, grid: Grid | None) -> int:
-        """Raises ``UserError`` where tokens without rows and columns are to be put together to a map."""
+        """Raises ``UserError`` where tokens without rows and columns would have to be joined into a map."""
         rows, columns = self.grid_of(size)
         whole = tokens_per_view * self.has_whole
         if self.assemble == "tiles":
             return rows * columns * tokens_per_view + whole
         if grid is None:
             raise UserError(
-                "resolution: tiles cannot be put together to one map, as projector, feature_layers or fusion make "
+                "resolution: tiles cannot be joined into one map, since projector, feature_layers or fusion make "
                 "tokens without rows and columns; choose resolution=tile_flat"
             )
         above, left = self.borders(size, grid)

@@ -19,12 +19,12 @@ def allowed_grids(
     """The grids to choose among, as ``Tile`` describes its arguments; ``tile_size`` is (height, width).
 
     Raises:
-        UserError: none is left, or one that cannot be.
+        UserError: none is left, or an invalid one.
     """
     if grids is not None and pinpoints is not None:
         raise UserError("resolution: grids and pinpoints are both given; one of them must be null")
     if max_tiles is not None and max_tiles < 1:
-        raise UserError(f"resolution.max_tiles: {max_tiles}; at least 1")
+        raise UserError(f"resolution.max_tiles: {max_tiles} must be at least 1")
     if grids is not None:
         found = [_pair(grid, "grids", "[rows, columns]") for grid in grids]
     elif pinpoints is not None:
@@ -37,7 +37,7 @@ def allowed_grids(
         raise UserError(f"resolution.{'pinpoints' if grids is None else 'grids'}: is empty; at least one is needed")
     kept = [grid for grid in found if max_tiles is None or math.prod(grid) <= max_tiles]
     if not kept:
-        raise UserError(f"resolution.max_tiles: {max_tiles}; every grid that is given has more tiles")
+        raise UserError(f"resolution.max_tiles: {max_tiles}; all the given grids have more tiles")
     return kept
 
 
@@ -55,13 +55,13 @@ def _pair(values: Sequence[int], key: str, form: str) -> Grid:
 def _in_tiles(pinpoint: Grid, tile_size: tuple[int, int]) -> Grid:
     if pinpoint[0] % tile_size[0] or pinpoint[1] % tile_size[1]:
         raise UserError(
-            f"resolution.pinpoints: {list(pinpoint)} is no multiple of the tile, {list(tile_size)} ([height, width])"
+            f"resolution.pinpoints: {list(pinpoint)} is not a multiple of the tile, {list(tile_size)} ([height, width])"
         )
     return pinpoint[0] // tile_size[0], pinpoint[1] // tile_size[1]
 
 
 def best_grid(size: ImageSize, grids: Sequence[Grid], tile_size: tuple[int, int]) -> Grid | None:
-    """The grid that keeps most pixels of an image of ``size``, then the one that wastes least; the first of equals.
+    """The grid that keeps most pixels of an image of ``size``; of equals the one that wastes least, then the first.
 
     In floating point as the official code: exact arithmetic would decide near ties otherwise. None: no pixel is kept.
     """

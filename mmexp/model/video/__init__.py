@@ -1,1 +1,1 @@
-"""Videos for a model that was trained on images: frames are views, and an aggregation makes few tokens of many."""
+"""Videos for a model that was trained on images: frames are views, and an aggregation reduces their tokens."""

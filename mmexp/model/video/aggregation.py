@@ -1,7 +1,7 @@
 """From the visual tokens of a video's frames to those of the video, without training (FreeVA, arXiv 2405.07798).
 
-All stand after the projector (and a token reduction), where FreeVA found them better than before it. Each is what
-assembles views, so that a video is to the model an image with frames for views.
+All stand after the projector (and a token reduction), where FreeVA found them better than before it. Each one
+assembles views, so that to the model a video is an image whose views are its frames.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Aggregation(nn.Module, ABC):
     def __init__(self, *, frames: int) -> None:
         super().__init__()
         if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-            raise UserError(f"video.frames: {frames}; a number of frames, at least 1")
+            raise UserError(f"video.frames: {frames} must be at least 1 frame")
         self.frames = frames
 
     @property
@@ -60,7 +60,7 @@ class Concat(Aggregation):
 class MaxPool(Aggregation):
     """Maximum of each ``kernel`` successive tokens of a frame, then frame after frame (FreeVA's D2, Dense Connector).
 
-    Tokens are taken row by row as they come, not in two dimensions; a rest at the end of a frame is left out, as by
+    Tokens are taken row by row as they come, not in two dimensions; the remainder of a frame is dropped, as by
     the official ``MaxPool1d`` (729 tokens become 364).
 
     Args:
@@ -70,12 +70,12 @@ class MaxPool(Aggregation):
     def __init__(self, *, frames: int, kernel: int) -> None:
         super().__init__(frames=frames)
         if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1:
-            raise UserError(f"video.kernel: {kernel}; a number of tokens, at least 1")
+            raise UserError(f"video.kernel: {kernel} must be at least 1 token")
         self.kernel = kernel
 
     def num_tokens(self, frames: int, per_frame: int) -> int:
         if per_frame < self.kernel:
-            raise UserError(f"video.kernel: {self.kernel} tokens cannot become one; a frame has {per_frame}")
+            raise UserError(f"video.kernel: {self.kernel} must be at most the {per_frame} tokens of a frame")
         return frames * (per_frame // self.kernel)
 
     def joined(self, tokens: torch.Tensor) -> torch.Tensor:

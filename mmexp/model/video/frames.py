@@ -1,5 +1,6 @@
 """Frames of a video: a file that PyAV decodes, a folder of images, or a list of images."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmexp.errors import UserError
-from mmexp.model.video.sampling import middle_frames
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,7 +73,9 @@ def _decoded(path: Path, wanted: int, origin: str) -> "list[Image.Image]":
     with _readable(path, origin):
         frames = {index: frame.to_image() for index, frame in _decode(path, indices[-1]) if index in indices}
     if len(frames) < len(set(indices)):
-        raise UserError(f"{origin}: video '{path}' announces {total} frames and cannot be decoded up to {indices[-1]}")
+        raise UserError(
+            f"{origin}: video '{path}' claims {total} frames but cannot be decoded up to frame {indices[-1]}"
+        )
     return [frames[index] for index in indices]
 
 
@@ -116,3 +118,16 @@ def _readable(path: Path, origin: str) -> Iterator[None]:
         raise UserError(f"{origin}: no video '{path}'") from None
     except (av.FFmpegError, ValueError, OSError) as error:
         raise UserError(f"{origin}: video '{path}' cannot be decoded: {' '.join(str(error).split())}") from None
+
+
+def middle_frames(total: int, wanted: int) -> list[int]:
+    """Indices of the middle frame of each of ``wanted`` equal segments of 0..total-1, in order.
+
+    FreeVA's rule (``get_seq_frames``, which Dense Connector has too): borders are rounded, ties to even, and the middle
+    of two frames is the earlier one. A video with fewer frames gives as many as it has, so that not all of a short one
+    need be among them.
+    """
+    wanted = min(total, wanted)
+    segment = (total - 1) / wanted
+    borders = [round(segment * index) for index in range(wanted + 1)]
+    return [(start + end) // 2 for start, end in itertools.pairwise(borders)]

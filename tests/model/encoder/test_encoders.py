@@ -178,7 +178,7 @@ def test_weights_that_do_not_fit_or_exist_are_refused(tmp_path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="missing"):
         clip_encoder(weights=str(path))
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="no such file"):
         clip_encoder(weights=str(tmp_path / "none.safetensors"))
     with pytest.raises(UserError, match=r"not a \.safetensors"):
         clip_encoder(weights="pickled.bin")

@@ -11,8 +11,7 @@ import torch
 from mmexp.errors import UserError
 from mmexp.interfaces import FeatureMap
 from mmexp.model.encoder.block_encoder import BlockEncoder
-from mmexp.model.feature_cache import EncoderFeatures
-from mmexp.model.features import FeatureStore
+from mmexp.model.feature_cache import EncoderFeatures, FeatureStore
 from mmexp.model.mllm import Mllm
 from tests.model.encoder.test_encoders import TIMM, clip_encoder, timm_encoder
 from tests.tiny import clip_node, image_batch, tiny_spec
@@ -93,8 +92,8 @@ def test_only_the_running_sum_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("group", [(), (1, 1), (1, 4)])
-def test_what_is_no_group_is_refused(group: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"no group|0 \(stem\) to 3"):
+def test_an_invalid_group_is_refused(group: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"not a valid group|0 \(stem\) to 3"):
         clip_encoder()(torch.randn(1, 3, 32, 32), [group])
 
 

@@ -184,9 +184,9 @@ def test_a_drawn_neck_is_the_same_in_every_stage() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"neck": "own"}, "neck: no 'own'; choose from: drawn, pretrained"),
+        ({"neck": "own"}, "neck: unknown 'own'; choose from: drawn, pretrained"),
         ({"unshuffle": 3}, "unshuffle: 3 does not divide SAM's 4 x 4 tokens"),
-        ({"model_name": "vit_tiny_patch16_224", "model_args": VIT}, "'vit_tiny_patch16_224' is no SAM network"),
+        ({"model_name": "vit_tiny_patch16_224", "model_args": VIT}, "'vit_tiny_patch16_224' is not a SAM network"),
     ],
 )
 def test_a_sam_that_cannot_be(changes: dict[str, Any], message: str) -> None:

@@ -43,7 +43,7 @@ def test_tiles_have_the_tokens_that_they_have_as_images(layers: str) -> None:
             cut.visual_tokens(ImageBatch(views={"clip": view[None]}, view_counts=[1], sizes=[(32, 32)]))
             for view in views(3)
         ]
-    assert cut.vision is not None and len(tokens) == cut.vision.num_tokens(SIZE) == 3 * cut.vision.tokens_per_view
+    assert cut.has_vision and len(tokens) == cut.vision.num_tokens(SIZE) == 3 * cut.vision.tokens_per_view
     assert torch.allclose(tokens, torch.cat([part[: cut.vision.tokens_per_view] for part in alone]), atol=1e-5)
 
 
@@ -51,9 +51,9 @@ def test_a_map_is_joined_of_layers_with_rows_and_columns_only() -> None:
     joined = model("dci", "tile")
     with torch.no_grad():
         tokens = joined.visual_tokens(ImageBatch(views={"clip": views(3)}, view_counts=[3], sizes=[SIZE]))
-    assert joined.vision is not None
+    assert joined.has_vision
     assert len(tokens) == joined.vision.num_tokens(SIZE) == NUM_VISUAL + 4 * (8 + 1)
     with pytest.raises(UserError, match="choose resolution=tile_flat"):
         sti = model("sti", "tile")
-        assert sti.vision is not None
+        assert sti.has_vision
         sti.vision.num_tokens(SIZE)

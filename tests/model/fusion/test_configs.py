@@ -9,8 +9,8 @@ from mmexp.planning.validate import validate
 LAST = "feature_layers=last"
 GRID = "fusion.grid=[32,32]"
 MISTAKES = [
-    (["encoder=[clip,clip]"], r"encoder=\[clip,clip\]: 'clip' is there twice; each encoder can be chosen once"),
-    (["encoder=[clip, siglip, clip]", "fusion=channel_concat"], "'clip' is there twice"),
+    (["encoder=[clip,clip]"], r"encoder=\[clip,clip\]: 'clip' occurs twice; each encoder can be chosen once"),
+    (["encoder=[clip, siglip, clip]", "fusion=channel_concat"], "'clip' occurs twice"),
     (["encoder=[clip,convnxt]"], "encoder=convnxt: no such option at scale paper; did you mean 'convnext'"),
     (["encoder=[clip,siglip]"], "fusion=none takes one encoder"),
     (["encoder=[clip]", "fusion=mini_gemini"], "fusion=mini_gemini adds experts to the first one and needs two"),

@@ -25,7 +25,7 @@ CASES = [
     ("channel_concat", GRIDLESS, {"grid": [4, 4]}, r"'sti' \(20 tokens .* and fusion\.grid \(4 x 4\) cannot share"),
     ("channel_concat", TWO, {"grid": [4]}, r"fusion\.grid: \[4\] is not \[rows, columns\]"),
     ("channel_concat", TWO, {"grid": [0, 4]}, r"fusion\.grid: \[0, 4\] is not"),
-    ("channel_concat", TWO, {"route": "bilinera"}, "fusion.route: no 'bilinera'; did you mean 'bilinear'"),
+    ("channel_concat", TWO, {"route": "bilinera"}, "fusion.route: unknown 'bilinera'; did you mean 'bilinear'"),
     (
         "llava_hr",
         {"clip": (16, (4, 4))},
@@ -36,12 +36,12 @@ CASES = [
     ("deformable", {"clip": (16, (4, 4))}, {}, "fusion=deformable adds experts"),
     ("llava_hr", ODD, {}, r"'pix2struct' \(9 x 9\) cannot be averaged .* grid of 'clip' \(4 x 4\)"),
     ("llava_hr", TWO, {"num_adapters": 8}, r"fusion\.num_adapters: 8; .* 8 blocks of 'low', so at most 7 fit"),
-    ("llava_hr", TWO, {"num_adapters": -1}, r"fusion\.num_adapters: -1; at least 0"),
+    ("llava_hr", TWO, {"num_adapters": -1}, r"fusion\.num_adapters: -1 must be at least 0"),
     ("mini_gemini", ODD, {}, r"'pix2struct' \(9 x 9\) cannot be cut .* 'clip' \(4 x 4\); set fusion\.window"),
     ("mini_gemini", GRIDLESS, {}, "'sti' has 20 tokens without rows and columns"),
     ("deformable", GRIDLESS, {}, "'sti' has 20 tokens without rows and columns"),
     ("deformable", TWO, {"num_heads": 3}, r"fusion\.num_heads: 3 heads do not divide the first expert's width 16"),
-    ("deformable", TWO, {"num_points": 0}, r"fusion\.num_points: 0; at least 1"),
+    ("deformable", TWO, {"num_points": 0}, r"fusion\.num_points: 0 must be at least 1"),
 ]
 
 

@@ -157,13 +157,13 @@ def test_recipes_train_what_they_say(scale: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"r": 0}, "llm.lora.r: 0; a whole number from 1"),
+        ({"r": 0}, "llm.lora.r: 0 must be an integer of at least 1"),
         ({"alpha": 0}, "llm.lora.alpha: 0"),
         ({"dropout": 1.0}, "llm.lora.dropout: 1.0"),
         ({"targets": ["q_proj", "k_prjo"]}, "this LLM has no 'k_prjo'; did you mean 'k_proj'"),
         ({"targets": "q_proj"}, "write all-linear or a list"),
         ({"targets": []}, "write all-linear or a list"),
-        ({"rank": 4}, r"llm\.lora\.rank: there is no such setting"),
+        ({"rank": 4}, r"llm\.lora\.rank: no such setting"),
     ],
 )
 def test_mistakes_are_one_line(change: dict[str, Any], message: str) -> None:

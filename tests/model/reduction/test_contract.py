@@ -97,12 +97,12 @@ def test_sizes(size: Any, grid: Grid, expected: Grid) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": 10}, r"size: 10 tokens make no grid like the 6 x 6 that come in; 4, 9, 16 would do"),
-        ({"size": 49}, "size: 49 tokens make no grid"),
-        ({"size": [7, 3]}, r"size: \[7, 3\] is no \[rows, columns\] from \[1, 1\] to the \[6, 6\]"),
+        ({"size": 10}, r"size: 10 tokens do not make a grid shaped like the 6 x 6 that come in; choose from: 4, 9, 16"),
+        ({"size": 49}, "size: 49 tokens do not make a grid"),
+        ({"size": [7, 3]}, r"size: \[7, 3\] must be \[rows, columns\] between \[1, 1\] and the \[6, 6\]"),
         ({"size": [0, 3]}, r"size: \[0, 3\]"),
         ({"size": [3]}, r"size: \[3\]"),
-        ({"where": "before"}, "where: no 'before'; choose from: after_projector, before_projector"),
+        ({"where": "before"}, "where: unknown 'before'; choose from: after_projector, before_projector"),
         ({"grid": None}, "needs tokens in rows and columns"),
     ],
 )

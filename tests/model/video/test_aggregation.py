@@ -70,5 +70,5 @@ def test_a_wrong_number_of_frames_is_named(name, frames) -> None:
 def test_a_wrong_kernel_is_named() -> None:
     with pytest.raises(UserError, match="kernel: 0"):
         build("max_pool", kernel=0)
-    with pytest.raises(UserError, match="a frame has 4"):
+    with pytest.raises(UserError, match="must be at most the 4 tokens of a frame"):
         build("max_pool", kernel=5).num_tokens(8, 4)

@@ -8,8 +8,7 @@ from PIL import Image
 
 from mmexp.errors import UserError
 from mmexp.lab.video_stage import write_video
-from mmexp.model.video.frames import read_frames, shown
-from mmexp.model.video.sampling import middle_frames
+from mmexp.model.video.frames import middle_frames, read_frames, shown
 
 
 def official(total: int, wanted: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How many bad samples a training run puts up with, and the list of those that it left out."""
+"""Samples that cannot be used: the error that says so, how many a training run tolerates, and which it skipped."""
 
 import json
 from collections.abc import Iterable
@@ -7,8 +7,25 @@ from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
 
-from mmexp.data.bad_sample import BadSample
 from mmexp.errors import UserError
+
+
+class BadSample(UserError):
+    """The only error that is ever skipped: a broken record, image or tokenisation.
+
+    Skipped while ``batching.max_bad_samples`` allows it, otherwise the run ends with it.
+
+    Args:
+        origin: ``file:line`` or ``file[index]``.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, origin: str, reason: str) -> None:
+        super().__init__(f"{origin}: {reason}")
+        self.origin, self.reason = origin, reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.origin, self.reason)
 
 
 class BadSampleBudget:
@@ -17,7 +34,7 @@ class BadSampleBudget:
     Args:
         limit: how many are skipped: a number, or below 1 a share of ``num_samples``.
         num_samples: of the mixture.
-        report: JSON lines ``{"origin", "reason"}``; what a killed run left there counts on. None writes nothing.
+        report: JSON lines ``{"origin", "reason"}``; those that a killed run left there count too. None writes nothing.
     """
 
     def __init__(self, *, limit: float, num_samples: int, report: Path | None) -> None:
@@ -40,7 +57,7 @@ class BadSampleBudget:
             return UserError(f"{sample} (batching.max_bad_samples would skip such samples)")
         listed = f", listed in {self.report}" if self.report else ""
         return UserError(
-            f"more than batching.max_bad_samples = {self.limit} bad samples{listed}; the one too many: {sample}"
+            f"more than batching.max_bad_samples = {self.limit} bad samples{listed}; the first one beyond: {sample}"
         )
 
     def _write(self, sample: BadSample) -> None:
@@ -59,7 +76,7 @@ def _ends_a_line(file: BinaryIO) -> bool:
 
 
 def _listed(text: str) -> set[str]:
-    """Origins in a report; a line that a killed run did not finish is passed over."""
+    """Origins in a report; a line that a killed run did not finish is skipped."""
     origins = set()
     for line in text.splitlines():
         with suppress(ValueError):

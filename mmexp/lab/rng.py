@@ -8,10 +8,10 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Dice:
+class Rng:
     """Draws from one stream that is named by integers, for example (seed, split, image).
 
-    numpy promises the raw words of a bit generator for ever, but not what ``Generator`` makes of them.
+    numpy guarantees the raw words of a bit generator for good, but not what ``Generator`` makes of them.
     """
 
     def __init__(self, *key: int) -> None:
