@@ -13,6 +13,7 @@ from mmexp.config.hydra_session import hydra_open
 from mmexp.config.mistakes import user_errors
 from mmexp.config.per_encoder import expand_stages
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import allow_prefixes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,6 +46,7 @@ class Composed:
                 config.update(values)
         with user_errors((), self.scale):
             container: Any = OmegaConf.to_container(config, resolve=True)
+        allow_prefixes(container.get("allow_targets"))
         return expand_stages(container)
 
 

@@ -46,7 +46,9 @@ def check_context(num_visual: int, length: int, key: str) -> None:
 
 def check_video(benchmark: str, node: Mapping[str, Any], model: Any) -> None:
     """The visual tokens of all frames that are wanted of a video, an answer and some text must fit."""
-    aggregation = instantiate(node["video"], f"benchmarks.{benchmark}.video")
+    from mmexp.model.video.aggregation import Aggregation
+
+    aggregation = instantiate(node["video"], f"benchmarks.{benchmark}.video", expect=Aggregation)
     num_visual = aggregation.num_tokens(aggregation.frames, model.vision.tokens_per_view)
     room = model.llm.context_length - int(node["max_new_tokens"])
     if num_visual >= room:

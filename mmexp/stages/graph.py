@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import allow_prefixes
 from mmexp.stages.version import version_of
 
 TERMINAL = "evaluate"
@@ -91,6 +92,7 @@ def build_graph(config: Mapping[str, Any], target: str = TERMINAL) -> Graph:
     if target not in nodes:
         raise UserError(f"no stage '{target}'; {nearest(target, nodes)}")
     allow = tuple(config.get("allow_targets") or ())
+    allow_prefixes(allow)
     done: dict[str, StageSpec] = {}
     for name in _ordered(target, nodes):
         done[name] = _spec(name, nodes[name], done, allow)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import check_name
 
 CONSTANT = "VERSION"
 
@@ -25,6 +26,7 @@ def version_of(target: str, key: str = "_target_") -> int:
     Raises:
         UserError: no such module or class, or it has no integer ``VERSION``.
     """
+    check_name(target, key.removesuffix("._target_"))
     module, _, name = target.rpartition(".")
     body = _module_body(module, key)
     classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}

@@ -15,12 +15,14 @@ LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
 NOT_CHOSEN = ("response_format", "experts", "language", "clips")
 """Folders that other files include: texts, and the stages of the lab."""
+OF_COMMANDS = ("converter", "importer")
+"""Groups whose options a command of their own takes by name."""
 
 CASES = [
     (scale, group, option)
     for scale in SCALES
     for group in groups(scale)
-    if group not in (*NOT_CHOSEN, "sweeps")
+    if group not in (*NOT_CHOSEN, *OF_COMMANDS, "sweeps")
     for option in options(group, scale)
 ]
 
@@ -46,7 +48,7 @@ def test_every_option_composes_and_its_stages_build(composer: Composer) -> None:
 
             with torch.device("meta"):
                 build_encoder(option, config["model"]["encoders"][option], load=False)
-        elif group in ("template", "turns", "balance"):
+        elif group in ("template", "turns", "balance", "decay"):
             instantiate(config[group], group)
         elif group == "experiments":
             validate(config)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmexp.sweeping.workers import local
 from mmexp.sweeping.engine.work import Work, log_tail, target_modules
+from mmexp.sweeping.workers import local
 from mmexp.sweeping.workers.forkserver import ForkServer
 from mmexp.sweeping.workers.local import LocalLauncher, visible_gpus
 

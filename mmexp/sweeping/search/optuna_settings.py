@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from mmexp.errors import UserError, nearest
-from mmexp.evaluation.metrics import METRICS
+from mmexp.evaluation.metrics import names_itself
 
 KEY = "sweep.search"
 KIND = "optuna"
@@ -133,7 +133,7 @@ def check_metrics(objectives: Sequence[Objective], config: Mapping[str, Any]) ->
     """
     benchmarks = config.get("benchmarks") or {}
     known = {*(config.get("aggregates") or {}), *benchmarks, *COSTS}
-    open_ended = any(METRICS[node["metric"]].own_names for node in benchmarks.values() if node.get("metric") in METRICS)
+    open_ended = any(names_itself(node.get("metric")) for node in benchmarks.values())
     for objective in objectives:
         part = any(objective.metric.startswith(f"{name}_") for name in benchmarks)
         if objective.metric not in known and not open_ended and not part and benchmarks:
