@@ -9,6 +9,8 @@ from mmexp.errors import UserError, nearest
 SCALES = ("lab", "paper")
 HIDDEN = ("scale",)
 """Folders of conf/ that are no groups."""
+OF_COMMANDS = {"converter": "convert", "importer": "import"}
+"""Groups that are no part of a run -> the command that takes one of their options by name."""
 TOP_GROUPS = ("experiments", "sweeps")
 """Groups that lie beside conf/, not in it."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmexp.config import SCALES, Composer, config_root, groups, options
+from mmexp.config.folders import OF_COMMANDS
 from mmexp.instantiate import instantiate, locate
 from mmexp.planning.validate import validate
 
@@ -15,8 +16,7 @@ LISTS = ("encoder", "benchmark")
 PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "turns", "balance")
 NOT_CHOSEN = ("response_format", "experts", "language", "clips")
 """Folders that other files include: texts, and the stages of the lab."""
-OF_COMMANDS = ("converter", "importer")
-"""Groups whose options a command of their own takes by name."""
+
 
 CASES = [
     (scale, group, option)
