@@ -1,0 +1,261 @@
+"""What a config may name: refused before it is imported, or before it is built; and whose modules are found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmexp.cli.main import main
+from mmexp.config import config_root
+from mmexp.errors import UserError
+from mmexp.instantiate import allow_prefixes, instantiate, locate, see_working_directory
+from mmexp.interfaces import Projector
+from tests.doors.test_extend import command_line
+
+SENTINEL = "sentinel"
+WRITES = f'open("{SENTINEL}", "w").close()\n'
+PROJECTOR = """\
+from torch import nn
+from mmexp.interfaces import FeatureMap
+class Own(nn.Module):
+    def __init__(self, *, width, in_dim, in_tokens, in_grid, out_dim):
+        super().__init__()
+        self.num_tokens, self.grid, self.out_dim = in_tokens, in_grid, out_dim
+        self.linear = nn.Linear(in_dim, out_dim)
+    def forward(self, features):
+        return FeatureMap(self.linear(features.tokens), self.grid)
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory; modules that a test imports from it are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    before, path = set(sys.modules), list(sys.path)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+def option(folder: Path, group: str, target: str, **arguments: object) -> None:
+    """``conf/<group>/bad.yaml``."""
+    path = folder / "conf" / group / "bad.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name}: {value}" for name, value in {"_target_": target, **arguments}.items()]
+    path.write_text("# Bad.\n" + "\n".join(lines) + "\n")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """The one line of a command that is a user's mistake."""
+    assert main(command) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line.removeprefix("mmexp: error: ")
+
+
+FOREIGN = {
+    "os.system": {"command": f"touch {SENTINEL}"},
+    "subprocess.run": {"args": f"[touch, {SENTINEL}]"},
+    "subprocess.Popen": {"args": f"[touch, {SENTINEL}]"},
+    "builtins.eval": {"source": f"\"open('{SENTINEL}', 'w')\""},
+    "importlib.import_module": {"name": "this"},
+    "pickle.load": {"file": "x"},
+    "pathlib.Path": {},
+    "torch.hub.load": {"repo_or_dir": "a/b", "model": "c"},
+    "torch.utils.collect_env.run": {"command": f"touch {SENTINEL}"},
+    "transformers.dynamic_module_utils.get_class_from_dynamic_module": {"class_reference": "a"},
+    "mmexp.cli.main.main": {"arguments": "[lab]"},
+}
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_what_runs_code_is_refused_by_its_name(
+    target: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    option(here, "projector", target, **FOREIGN[target])
+    monkeypatch.setattr("importlib.import_module", only(monkeypatch, target.rpartition(".")[0]))
+    line = refused(capsys, "plan", "projector=bad")
+    assert line.startswith(f"projector._target_: '{target}' ")
+    assert "no config may" in line
+    assert not (here / SENTINEL).exists()
+
+
+def only(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> object:
+    """``import_module`` that fails the test when the module behind a refused name is imported."""
+    import importlib
+
+    real = importlib.import_module
+
+    def guarded(name: str, package: str | None = None) -> object:
+        assert name != forbidden
+        return real(name, package)
+
+    return guarded
+
+
+PLACES = {
+    "projector": "projector._target_=os.system",
+    "llm": "llm._target_=os.system",
+    "balance": "balance._target_=os.system",
+    "turns": "turns._target_=os.system",
+    "decay": "decay._target_=os.system",
+    "template": "template._target_=os.system",
+    "trainer.optimizer": "trainer.optimizer._target_=os.system",
+    "benchmarks.lab.metric": "benchmarks.lab.metric._target_=os.system",
+    "logger.loggers.csv": "logger.loggers.csv._target_=os.system",
+    "recipe.stages.align": "recipe.stages.align._target_=os.system",
+    "data.align.datasets.captions": "data.align.datasets.captions._target_=os.system",
+}
+
+
+def test_every_place_is_guarded_before_a_run() -> None:
+    from mmexp.config import Composer
+    from mmexp.stages.graph import build_graph
+    from mmexp.sweeping.spec.check import check_trial
+
+    with Composer("lab").open() as composer:
+        for key, override in PLACES.items():
+            config = composer.compose([override]).resolved()
+            with pytest.raises(UserError) as caught:
+                build_graph(config)
+                check_trial(config)
+            assert f"{key}._target_: 'os.system' is of Python's own library" in str(caught.value)
+
+
+def test_nothing_is_run_that_names_what_it_may_not(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    option(here, "decay", "os.system", command=f"touch {SENTINEL}")
+    assert "decay._target_: 'os.system' is of Python's own library" in refused(capsys, "run", "decay=bad")
+    assert not (here / SENTINEL).exists() and not list(here.glob("mmexp_out/store/*"))
+
+
+def test_functions_and_other_classes_are_refused_where_a_projector_is_expected(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "parts_a.py").write_text(
+        f"import torch\ndef make(**given):\n    {WRITES}"
+        f"class Plain:\n    def __init__(self, **given):\n        {WRITES}"
+        f"class NoForward(torch.optim.SGD):\n    def __init__(self, **given):\n        {WRITES}"
+        f"class Silent(torch.nn.Linear):\n    def __init__(self, *, in_dim, out_dim):\n"
+        f"        super().__init__(in_dim, out_dim)\n"
+    )
+    needed = "; needed is a class that is a torch Module and a mmexp Projector (docs/extend.md)"
+    for name, said in (
+        ("make", "is a function, not a class"),
+        ("Plain", "does not inherit from torch Module"),
+        ("NoForward", "does not inherit from torch Module"),
+        ("Silent", "sets no 'num_tokens'"),
+    ):
+        option(here, "projector", f"parts_a.{name}")
+        line = refused(capsys, "plan", "projector=bad")
+        assert line == f"projector._target_: parts_a.{name} {said}{needed}"
+    assert not (here / SENTINEL).exists()
+
+
+KINDS = {
+    "trainer.optimizer._target_=torch.nn.Linear": "recipe.stages.align.optimizer._target_: torch.nn.Linear does not",
+    "decay._target_=mmexp.data.turns.SingleTurn": "schedule.decay._target_: mmexp.data.turns.SingleTurn has no method",
+    "turns._target_=mmexp.training.schedule.Cosine": "data.turns._target_: mmexp.training.schedule.Cosine has no",
+    "benchmarks.lab.metric._target_=torch.nn.Linear": "benchmarks.lab.metric._target_: torch.nn.Linear does not",
+    "logger.loggers.csv._target_=torch.nn.Linear": "logger.loggers.csv._target_: torch.nn.Linear does not inherit",
+    "trainer.align.schedule.decay=linear": "recipe.stages.align.schedule.decay: has no _target_; it is 'linear'",
+}
+
+
+def test_a_class_of_another_kind_is_refused_before_anything_is_trained() -> None:
+    from mmexp.config import Composer
+    from mmexp.planning.validate import validate
+
+    with Composer("lab").open() as composer:
+        for override, said in KINDS.items():
+            config = composer.compose([override]).resolved()
+            with pytest.raises(UserError) as caught:
+                validate(config)
+            assert said in str(caught.value)
+
+
+def test_mistakes_in_ones_own_module_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "parts_b.py").write_text(PROJECTOR)
+    (here / "parts_c.py").write_text("import torch\nwidth = torch.nothing\n")
+    (here / "parts_d.py").write_text("import a_library_that_is_not_there\n")
+    (here / "parts_e.py").write_text("import sys\nsys.exit(0)\n")
+    for target, said in (
+        ("parts_b.Owm", "parts_b has no 'Owm'; did you mean 'Own'?"),
+        ("part_b.Own", "'part_b.Own' is neither in mmexp, torch, lightning, timm, transformers nor in a module of this "
+                       "folder; did you mean 'parts_b'?"),
+        ("fancy.Own", "'fancy.Own' is neither in mmexp, torch, lightning, timm, transformers nor in a module of this "
+                      "folder; to use an installed package, list it in allow_targets"),
+        ("mmexp.model.projectr.mlp.MlpProjector", "no module 'mmexp.model.projectr'; did you mean 'projector'?"),
+        ("parts_c.Own", "importing parts_c failed: AttributeError: module 'torch' has no attribute 'nothing'"),
+        ("parts_d.Own", "parts_d imports 'a_library_that_is_not_there', which is not there"),
+        ("parts_e.Own", "importing parts_e failed: SystemExit: 0"),
+        ("parts_b", "'parts_b' must be a dotted path, module.Class"),
+    ):  # fmt: skip
+        option(here, "projector", target)
+        assert refused(capsys, "plan", "projector=bad") == f"projector._target_: {said}"
+
+
+def test_an_installed_package_needs_allow_targets_at_every_place(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    installed = tmp_path_factory.mktemp("site")
+    (installed / "parts_f.py").write_text(f'open("{here / SENTINEL}", "w").close()\n{PROJECTOR}')
+    monkeypatch.syspath_prepend(str(installed))
+    option(here, "projector", "parts_f.Own", width=8)
+    assert "list it in allow_targets" in refused(capsys, "plan", "projector=bad")
+    assert not (here / SENTINEL).exists()
+    assert main(["plan", "projector=bad", "allow_targets=[parts_f]"]) == 0
+    assert (here / SENTINEL).exists()
+    with pytest.raises(UserError, match="Python's own library"):
+        allow_prefixes(["os."])
+        locate("os.system", "projector")
+
+
+def test_a_module_that_an_installed_one_hides_is_said_to_be(here: Path) -> None:
+    (here / "filelock.py").write_text(WRITES + PROJECTOR)
+    with pytest.raises(UserError, match=r"\./filelock is hidden by an installed module of that name; rename yours"):
+        locate("filelock.Own", "projector")
+    assert not (here / SENTINEL).exists()
+
+
+def test_attributes_of_a_protocol_may_be_set_by_the_constructor(here: Path) -> None:
+    (here / "parts_g.py").write_text(PROJECTOR)
+    facts = {"in_dim": 4, "in_tokens": 9, "in_grid": (3, 3), "out_dim": 4}
+    built = instantiate({"_target_": "parts_g.Own", "width": 8}, "projector", expect=Projector, **facts)
+    assert built.num_tokens == 9
+
+
+def test_the_working_directory_is_searched_last(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["", str(here), "/libraries"])
+    see_working_directory()
+    assert sys.path == ["/libraries", str(here)]
+    other = here / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    see_working_directory()
+    assert sys.path == ["/libraries", str(other)]
+    monkeypatch.setenv("PYTHONPATH", str(other))
+    monkeypatch.setattr(sys, "path", [str(other), "/libraries"])
+    see_working_directory()
+    assert sys.path == [str(other), "/libraries"]
+
+
+@pytest.mark.parametrize("command", [[sys.executable, "-m", "mmexp"], command_line()], ids=["module", "script"])
+def test_files_called_like_libraries_are_never_imported(command: list[str], tmp_path: Path) -> None:
+    for name in ("filelock", "numbers", "torch", "yaml", "difflib", "inspect", "lightning"):
+        (tmp_path / f"{name}.py").write_text(WRITES + "raise RuntimeError\n")
+    (tmp_path / "parts_h.py").write_text("import numbers, torch\nassert torch.nn and numbers.Number\n" + PROJECTOR)
+    option(tmp_path, "projector", "parts_h.Own", width=8)
+    environment = {**os.environ, "PYTHONPATH": str(config_root())}
+    done = subprocess.run(
+        [*command, "plan", "projector=bad"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / SENTINEL).exists()
+
+
+def test_groups_of_commands_are_no_part_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "plan", "converter=gqa")
+    assert line == "converter: is not part of a run; 'mmexp convert NAME ...' takes one by name"
