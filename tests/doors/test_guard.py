@@ -13,6 +13,7 @@ from mmexp.errors import UserError
 from mmexp.instantiate import allow_prefixes, instantiate, locate, see_working_directory
 from mmexp.interfaces import Projector
 from tests.doors.test_extend import command_line
+from tests.tiny import tiny_spec
 
 SENTINEL = "sentinel"
 WRITES = f'open("{SENTINEL}", "w").close()\n'
@@ -56,28 +57,34 @@ def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     return line.removeprefix("mmexp: error: ")
 
 
-FOREIGN = {
+def refusal(target: str, **arguments: object) -> str:
+    """What is said of a model with this projector."""
+    from mmexp.planning.meta import meta_model
+
+    with pytest.raises(UserError) as caught:
+        meta_model(tiny_spec(projector={"_target_": target, **arguments}))
+    return str(caught.value)
+
+
+FOREIGN: dict[str, dict[str, object]] = {
     "os.system": {"command": f"touch {SENTINEL}"},
-    "subprocess.run": {"args": f"[touch, {SENTINEL}]"},
-    "subprocess.Popen": {"args": f"[touch, {SENTINEL}]"},
-    "builtins.eval": {"source": f"\"open('{SENTINEL}', 'w')\""},
+    "subprocess.run": {"args": ["touch", SENTINEL]},
+    "subprocess.Popen": {"args": ["touch", SENTINEL]},
+    "builtins.eval": {"source": f"open('{SENTINEL}', 'w')"},
     "importlib.import_module": {"name": "this"},
     "pickle.load": {"file": "x"},
     "pathlib.Path": {},
     "torch.hub.load": {"repo_or_dir": "a/b", "model": "c"},
     "torch.utils.collect_env.run": {"command": f"touch {SENTINEL}"},
     "transformers.dynamic_module_utils.get_class_from_dynamic_module": {"class_reference": "a"},
-    "mmexp.cli.main.main": {"arguments": "[lab]"},
+    "mmexp.cli.main.main": {"arguments": ["lab"]},
 }
 
 
 @pytest.mark.parametrize("target", FOREIGN)
-def test_what_runs_code_is_refused_by_its_name(
-    target: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    option(here, "projector", target, **FOREIGN[target])
+def test_what_runs_code_is_refused_by_its_name(target: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", only(monkeypatch, target.rpartition(".")[0]))
-    line = refused(capsys, "plan", "projector=bad")
+    line = refusal(target, **FOREIGN[target])
     assert line.startswith(f"projector._target_: '{target}' ")
     assert "no config may" in line
     assert not (here / SENTINEL).exists()
@@ -148,9 +155,12 @@ def test_functions_and_other_classes_are_refused_where_a_projector_is_expected(
         ("NoForward", "does not inherit from torch Module"),
         ("Silent", "sets no 'num_tokens'"),
     ):
-        option(here, "projector", f"parts_a.{name}")
-        line = refused(capsys, "plan", "projector=bad")
-        assert line == f"projector._target_: parts_a.{name} {said}{needed}"
+        assert refusal(f"parts_a.{name}") == f"projector._target_: parts_a.{name} {said}{needed}"
+    option(here, "projector", "parts_a.make")
+    assert (
+        refused(capsys, "plan", "projector=bad")
+        == f"projector._target_: parts_a.make is a function, not a class{needed}"
+    )
     assert not (here / SENTINEL).exists()
 
 
@@ -193,8 +203,9 @@ def test_mistakes_in_ones_own_module_are_one_line(here: Path, capsys: pytest.Cap
         ("parts_e.Own", "importing parts_e failed: SystemExit: 0"),
         ("parts_b", "'parts_b' must be a dotted path, module.Class"),
     ):  # fmt: skip
-        option(here, "projector", target)
-        assert refused(capsys, "plan", "projector=bad") == f"projector._target_: {said}"
+        assert refusal(target) == f"projector._target_: {said}"
+    option(here, "projector", "parts_c.Own")
+    assert "importing parts_c failed: AttributeError" in refused(capsys, "plan", "projector=bad")
 
 
 def test_an_installed_package_needs_allow_targets_at_every_place(
