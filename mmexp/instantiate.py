@@ -11,12 +11,11 @@ where a worker starts a stage, whose spec carries the prefixes.
 
 import importlib
 import importlib.util
-import inspect
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from mmexp.errors import UserError, nearest
@@ -116,7 +115,7 @@ def bind(
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{key}: has no _target_; it is {node!r}"[:200])
     target = locate(str(node["_target_"]), key, expect)
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return target
     given = [name for name in node if name != "_target_"]
@@ -154,8 +153,14 @@ def instantiate(node: Mapping[str, Any], key: str, *, expect: Expected | None = 
     return built
 
 
+def _parameters(target: Callable[..., Any]) -> Mapping[str, Any]:
+    import inspect  # here, since every command imports this module
+
+    return inspect.signature(target).parameters
+
+
 def _taken(target: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(facts)
     return {name: value for name, value in facts.items() if name in parameters}
@@ -206,6 +211,8 @@ def _imported(module_name: str, target: str, key: str) -> Any:
 
 
 def _nearest_module(missing: str) -> str:
+    import pkgutil
+
     parent, _, name = missing.rpartition(".")
     places = getattr(sys.modules.get(parent), "__path__", ())
     found = nearest(name, [module.name for module in pkgutil.iter_modules(places)])
@@ -218,7 +225,7 @@ def _each(expect: Expected | None) -> tuple[type | str, ...]:
 
 def _check_class(found: Any, target: str, key: str, expect: tuple[type | str, ...]) -> None:
     problem = ""
-    if not inspect.isclass(found):
+    if not isinstance(found, type):
         problem = f"is a {type(found).__name__}, not a class"
     for part in expect if not problem else ():
         if isinstance(part, str):
@@ -258,7 +265,7 @@ def _is_protocol(part: type) -> bool:
 
 def _methods(protocol: type) -> list[str]:
     own = f"{protocol.__qualname__}."
-    return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and _is_own(value, own)]
+    return [name for name, value in vars(protocol).items() if isinstance(value, FunctionType) and _is_own(value, own)]
 
 
 def _is_own(function: Any, own: str) -> bool:

@@ -1,17 +1,22 @@
 """What a config may name: refused before it is imported, or before it is built; and whose modules are found."""
 
+import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmexp.cli.main import main
-from mmexp.config import config_root
+from mmexp.config import Composer, config_root
 from mmexp.errors import UserError
 from mmexp.instantiate import allow_prefixes, instantiate, locate, see_working_directory
 from mmexp.interfaces import Projector
+from mmexp.planning.validate import check_kinds, validate
+from mmexp.stages.graph import build_graph
+from mmexp.sweeping.spec.check import check_trial
 from tests.doors.test_extend import command_line
 from tests.tiny import tiny_spec
 
@@ -103,33 +108,47 @@ def only(monkeypatch: pytest.MonkeyPatch, forbidden: str) -> object:
     return guarded
 
 
-PLACES = {
-    "projector": "projector._target_=os.system",
-    "llm": "llm._target_=os.system",
-    "balance": "balance._target_=os.system",
-    "turns": "turns._target_=os.system",
-    "decay": "decay._target_=os.system",
-    "template": "template._target_=os.system",
-    "trainer.optimizer": "trainer.optimizer._target_=os.system",
-    "benchmarks.lab.metric": "benchmarks.lab.metric._target_=os.system",
-    "logger.loggers.csv": "logger.loggers.csv._target_=os.system",
-    "recipe.stages.align": "recipe.stages.align._target_=os.system",
-    "data.align.datasets.captions": "data.align.datasets.captions._target_=os.system",
-}
-
-
-def test_every_place_is_guarded_before_a_run() -> None:
-    from mmexp.config import Composer
-    from mmexp.stages.graph import build_graph
-    from mmexp.sweeping.spec.check import check_trial
-
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    """The default config of scale lab, resolved."""
     with Composer("lab").open() as composer:
-        for key, override in PLACES.items():
-            config = composer.compose([override]).resolved()
-            with pytest.raises(UserError) as caught:
-                build_graph(config)
-                check_trial(config)
-            assert f"{key}._target_: 'os.system' is of Python's own library" in str(caught.value)
+        return composer.compose().resolved()
+
+
+def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy with another value at a dotted key."""
+    copied = copy.deepcopy(config)
+    *parents, last = key.split(".")
+    node: Any = copied
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    return copied
+
+
+PLACES = (
+    "recipe.stages.align.model.projector",
+    "recipe.stages.align.model.llm",
+    "recipe.stages.align.data.balance",
+    "recipe.stages.align.data.template",
+    "recipe.stages.align.data.turns",
+    "recipe.stages.align.data.datasets.captions",
+    "recipe.stages.align.optimizer",
+    "recipe.stages.align.schedule.decay",
+    "recipe.stages.align",
+    "evaluation.benchmarks.lab",
+    "evaluation.benchmarks.lab.metric",
+    "evaluation.runtime.logger.loggers.csv",
+)
+
+
+@pytest.mark.parametrize("key", PLACES)
+def test_every_place_is_guarded_before_a_run(key: str, base: dict[str, Any]) -> None:
+    config = changed(base, f"{key}._target_", "os.system")
+    with pytest.raises(UserError, match=r"'os\.system' is of Python's own library") as caught:
+        build_graph(config)
+        check_trial(config)
+    assert f"{key.rpartition('.')[2]}._target_: " in str(caught.value)
 
 
 def test_nothing_is_run_that_names_what_it_may_not(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,25 +184,29 @@ def test_functions_and_other_classes_are_refused_where_a_projector_is_expected(
 
 
 KINDS = {
-    "trainer.optimizer._target_=torch.nn.Linear": "recipe.stages.align.optimizer._target_: torch.nn.Linear does not",
-    "decay._target_=mmexp.data.turns.SingleTurn": "schedule.decay._target_: mmexp.data.turns.SingleTurn has no method",
-    "turns._target_=mmexp.training.schedule.Cosine": "data.turns._target_: mmexp.training.schedule.Cosine has no",
-    "benchmarks.lab.metric._target_=torch.nn.Linear": "benchmarks.lab.metric._target_: torch.nn.Linear does not",
-    "logger.loggers.csv._target_=torch.nn.Linear": "logger.loggers.csv._target_: torch.nn.Linear does not inherit",
-    "trainer.align.schedule.decay=linear": "recipe.stages.align.schedule.decay: has no _target_; it is 'linear'",
+    "optimizer._target_": ("torch.nn.Linear", "does not inherit from torch Optimizer"),
+    "schedule.decay._target_": ("mmexp.data.turns.SingleTurn", "has no method 'factor'"),
+    "schedule.decay": ("linear", "has no _target_; it is 'linear'"),
+    "data.turns._target_": ("mmexp.training.schedule.Cosine", "has no method 'split'"),
+    "data.template._target_": ("torch.nn.Linear", "does not inherit from mmexp Template"),
+    "data.datasets.captions._target_": ("mmexp.training.schedule.Cosine", "has no method '__len__'"),
+    "runtime.logger.loggers.csv._target_": ("torch.nn.Linear", "does not inherit from lightning Logger"),
 }
 
 
-def test_a_class_of_another_kind_is_refused_before_anything_is_trained() -> None:
-    from mmexp.config import Composer
-    from mmexp.planning.validate import validate
+@pytest.mark.parametrize("key", KINDS)
+def test_a_class_of_another_kind_is_refused_before_anything_is_trained(key: str, base: dict[str, Any]) -> None:
+    value, said = KINDS[key]
+    with pytest.raises(UserError) as caught:
+        validate(changed(base, f"recipe.stages.align.{key}", value))
+    assert str(caught.value).startswith(f"recipe.stages.align.{key}: ") and said in str(caught.value)
 
-    with Composer("lab").open() as composer:
-        for override, said in KINDS.items():
-            config = composer.compose([override]).resolved()
-            with pytest.raises(UserError) as caught:
-                validate(config)
-            assert said in str(caught.value)
+
+def test_benchmarks_and_metrics_of_another_kind_are_refused(base: dict[str, Any]) -> None:
+    for key in ("benchmarks.lab._target_", "benchmarks.lab.metric._target_"):
+        evaluation = changed(base["evaluation"], key, "torch.nn.Linear")
+        with pytest.raises(UserError, match=rf"evaluation\.{key}: torch.nn.Linear does not inherit from mmexp"):
+            check_kinds("evaluation", evaluation)
 
 
 def test_mistakes_in_ones_own_module_are_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
