@@ -163,3 +163,32 @@ def test_each_example_by_itself(title: str, tmp_path: Path) -> None:
         said = mmexp(tmp_path, *command, *(CHEAP if command[0] == "run" else ()))
     result = finished(said, tmp_path) / "result.json"
     assert json.loads(result.read_text())["metrics"]
+
+
+SWEEP = """\
+# @package _global_
+# Two projectors under a metric of one's own.
+defaults:
+  - override /experiments: llava15
+sweep:
+  metric: first_word
+  baseline: shipped
+  seeds: [0]
+  rows:
+    shipped: {overrides: [projector=linear]}
+    own: {overrides: [projector=mine]}
+"""
+
+
+@pytest.mark.slow
+def test_workers_and_reports_find_ones_own_parts(tmp_path: Path) -> None:
+    for title in ("Projector", "Metric", "Learning-rate decay"):
+        sections()[title].write(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "own.yaml").write_text(SWEEP)
+    mmexp(tmp_path, "sweep", "own", "benchmark=[first_word]", "decay=mine", *CHEAP)
+    [report] = tmp_path.glob("mmexp_out/sweeps/**/report.json")
+    written = json.loads(report.read_text())
+    rows = {line["label"]: line for line in written["lines"]}
+    assert rows["own"]["metrics"]["first_word"]["mean"] >= 0
+    assert rows["own"]["difference"] is not None  # the report drew the questions anew, with the metric of the page
