@@ -15,7 +15,7 @@ import it freely.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -249,7 +249,40 @@ class TokenReduction(Protocol):
     def forward(self, features: FeatureMap) -> FeatureMap: ...
 
 
+# ---------------------------------------------------------------- others' files
+
+
+class Converter(Protocol):
+    """A dataset's official raw files -> records of the JSON lines that the sources read."""
+
+    needs: str
+    """What must be in the folder, for help and messages."""
+
+    def records(self, raw: Path) -> Iterator[dict[str, object]]: ...
+
+
+class Importer(Protocol):
+    """A released checkpoint (a file or a folder) -> tensors under the names that ``trainable`` sees, such as
+    ``projector.0.linear.weight`` (0 is the first stream)."""
+
+    def tensors(self, checkpoint: Path) -> Mapping[str, torch.Tensor]: ...
+
+
 # ---------------------------------------------------------------- work
+
+
+class Decay(Protocol):
+    """How the learning rate falls once it is warm."""
+
+    def factor(self, progress: float) -> float:
+        """Share of the highest rate, 0..1, where ``progress`` of the steps after the warm-up are done, 0..1."""
+
+
+class Scorer(Protocol):
+    """What validates a model in the middle of its training. Built with ``batch_size``."""
+
+    def __call__(self, model: torch.nn.Module) -> dict[str, float]:
+        """Metrics by name; the model is left as it was."""
 
 
 class Stage(Protocol):

@@ -14,7 +14,8 @@ PARTS = ("encoder", "resolution", "feature_layers", "fusion", "projector", "redu
 """Folders of mmexp/model that are config groups."""
 ORDER = (
     ("errors", "interfaces", "files"),
-    ("config", "instantiate", "hub"),
+    ("instantiate", "hub"),
+    ("config",),
     ("data",),
     ("model",),
     ("training", "evaluation", "interchange"),
@@ -131,6 +132,18 @@ def test_no_configured_constructor_swallows_arguments() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 assert node.args.kwarg is None, f"{path}: {node.lineno}"
+
+
+def test_every_place_says_what_it_expects_of_a_config() -> None:
+    """A ``_target_`` is only as safe as the kind of class that its place asks for."""
+    calls = 0
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "instantiate":
+                calls += 1
+                keywords = {keyword.arg for keyword in node.keywords}
+                assert "expect" in keywords, f"{path}: {node.lineno}"
+    assert calls >= 20
 
 
 def test_weights_are_never_unpickled() -> None:

@@ -30,6 +30,7 @@ TEXT = {
     "max_position_embeddings": 512,
 }
 NUM_VISUAL = 16
+COSINE = {"_target_": "mmexp.training.schedule.Cosine"}
 
 
 def clip_node(**changes: Any) -> dict[str, Any]:

@@ -3,27 +3,31 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmexp.errors import UserError, nearest
+from mmexp.cli.options import help_lines, load_option
+from mmexp.errors import UserError
 
 HELP = """\
-mmexp import honeybee CKPT OUT      the projector of a released Honeybee checkpoint (a file or folder)
+mmexp import NAME CKPT OUT      CKPT: a released checkpoint (a file or folder), OUT: a new folder
 
-OUT is a new folder. Finetune from it with, for example:
+Finetune from it with, for example:
   mmexp run experiments=honeybee_c --scale paper recipe.stages.finetune.init_from=OUT
+
 """
-KINDS = ("honeybee",)
+GROUP = "importer"
 
 
 def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("--help", "-h"):
-        print(HELP, end="")
+        print(HELP + help_lines(GROUP))
         return 0
-    if arguments[0] not in KINDS:
-        raise UserError(f"import: no importer '{arguments[0]}'; {nearest(arguments[0], KINDS)}")
+    node = load_option(GROUP, arguments[0], "import")
     if len(arguments) != 3:
-        raise UserError(f"import: honeybee CKPT OUT are needed, not {len(arguments)} words; see mmexp import --help")
-    from mmexp.interchange.honeybee import import_projector
+        raise UserError(f"import: NAME CKPT OUT are needed, not {len(arguments)} words; see mmexp import --help")
+    from mmexp.instantiate import instantiate
+    from mmexp.interchange.importing import import_weights
+    from mmexp.interfaces import Importer
 
-    kind, count = import_projector(Path(arguments[1]), Path(arguments[2]))
-    print(f"{arguments[2]}: {kind} projector, {count:,} parameters")
+    importer: Importer = instantiate(node, GROUP, expect=Importer)
+    for part, count in import_weights(importer, Path(arguments[1]), Path(arguments[2])).items():
+        print(f"{arguments[2]}: {part}, {count:,} parameters")
     return 0

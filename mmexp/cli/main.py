@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import see_working_directory
 
 HELP = """\
 mmexp: ablations over multimodal LLMs. A paper's table is one config file.
@@ -19,7 +20,7 @@ mmexp: ablations over multimodal LLMs. A paper's table is one config file.
   mmexp eval  RUN_DIR benchmark=[...]      a finished run on further benchmarks
   mmexp report llava15/connector           table, statistics, findings: report.html, .md, .csv, .json
   mmexp convert NAME RAW OUT               a dataset from its official files to JSON lines
-  mmexp import honeybee CKPT OUT           released weights, for a stage to go on from
+  mmexp import NAME CKPT OUT               released weights, for a stage to go on from
   mmexp store ls|explain KEY|gc            finished stages and runs, why one is not used again, cleaning
   mmexp lab   build|show|check             the drawn world and its small experts
 
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"mmexp {__version__}")
         return 0
+    see_working_directory()
     return guarded(given[0], given[1:])
 
 

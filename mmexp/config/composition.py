@@ -14,6 +14,7 @@ from mmexp.config.mistakes import user_errors
 from mmexp.config.per_encoder import expand_stages
 from mmexp.config.per_seed import PerSeed
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import allow_prefixes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,6 +45,7 @@ class Composed:
 
         with user_errors((), self.scale), _values_set(self.config, values):
             container: Any = OmegaConf.to_container(self.config, resolve=True)
+        allow_prefixes(container.get("allow_targets"))
         return expand_stages(container)
 
     def for_trials(self, overrides: Sequence[str]) -> PerSeed:

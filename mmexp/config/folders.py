@@ -9,6 +9,8 @@ from mmexp.errors import UserError, nearest
 SCALES = ("lab", "paper")
 HIDDEN = ("scale", "hydra")
 """Folders of conf/ that are not groups."""
+OF_COMMANDS = {"converter": "convert", "importer": "import"}
+"""Groups that are not part of a run -> the command that takes one of their options by name."""
 TOP_GROUPS = ("experiments", "sweeps")
 """Groups whose folders are beside conf/, not in it."""
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mmexp.config.folders import groups, options
+from mmexp.config.folders import OF_COMMANDS, groups, options
 from mmexp.config.hydra_session import hydra_open
 from mmexp.errors import UserError, nearest
 
@@ -48,6 +48,8 @@ def _no_option(found: re.Match[str], overrides: Sequence[str], scale: str) -> st
 
 def _no_key(found: re.Match[str], overrides: Sequence[str], scale: str) -> str:
     key = found[1].split("@")[0]
+    if key in OF_COMMANDS:
+        return f"{key}: is not part of a run; 'mmexp {OF_COMMANDS[key]} NAME ...' takes one by name"
     parent, _, name = key.rpartition(".")
     node = _node(parent, overrides, key, scale)
     names = [str(option) for option in node] if isinstance(node, dict) else []

@@ -10,7 +10,9 @@ from mmexp.data.images import Features, ImageReader
 from mmexp.data.loader import Shard, WindowMaker
 from mmexp.data.mixture import Mixture
 from mmexp.data.prepare import SampleReader
+from mmexp.data.template import Template
 from mmexp.data.tokenize import ConversationTokenizer
+from mmexp.data.turns import Turns
 from mmexp.errors import UserError, nearest
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import ImageSize, Resolution, Source
@@ -41,14 +43,17 @@ def build_batching(node: Mapping[str, Any]) -> Batching:
 
 def build_mixture(data: Mapping[str, Any], seed: int) -> Mixture:
     """The datasets and the balance of a stage's ``data``; a dataset that the balance never draws from is not opened."""
-    balance = instantiate(data["balance"], "data.balance")
+    balance = instantiate(data["balance"], "data.balance", expect=Balance)
     return Mixture(datasets=open_datasets(data, balance), balance=balance, seed=seed)
 
 
 def open_datasets(data: Mapping[str, Any], balance: Balance) -> dict[str, Source]:
     """Name -> source, of the datasets that ``balance`` draws from. Raises ``UserError`` where a file is missing."""
     nodes = data["datasets"]
-    return {name: instantiate(nodes[name], f"data.datasets.{name}", name=name) for name in balance.needed(list(nodes))}
+    return {
+        name: instantiate(nodes[name], f"data.datasets.{name}", expect=Source, name=name)
+        for name in balance.needed(list(nodes))
+    }
 
 
 def build_windows(
@@ -67,14 +72,14 @@ def build_windows(
     batching = build_batching(data["batching"])
     tokenizer = ConversationTokenizer(
         tokenizer=facts.tokenizer,
-        template=instantiate(data["template"], "data.template"),
+        template=instantiate(data["template"], "data.template", expect=Template),
         num_visual_tokens=facts.num_visual_tokens,
         max_length=batching.max_length,
     )
     images = ImageReader(resolutions=facts.resolutions, features=facts.features) if data["use_images"] else None
     reader = SampleReader(
         mixture=build_mixture(data, seed),
-        turns=instantiate(data["turns"], "data.turns"),
+        turns=instantiate(data["turns"], "data.turns", expect=Turns),
         tokenizer=tokenizer,
         images=images,
         batching=batching,

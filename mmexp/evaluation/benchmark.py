@@ -48,14 +48,13 @@ class Benchmark:
     Args:
         annotations: QA JSONL file.
         image_folder: folder that ``image`` is relative to.
-        metric: name of the scoring rule (``mmexp.evaluation.metrics``).
-        variant: whose version of it: ``lmms_eval`` or ``vlmevalkit``.
+        metric: config node of the scoring rule (``mmexp.evaluation.metrics``): ``_target_``, and the ``variant`` of it.
         response_format: name of the response-format prompt, or None for none.
         max_new_tokens: longest answer in tokens.
         limit: only the first so many questions; None for all.
 
     Raises:
-        UserError: no such metric or variant, a limit below 1.
+        UserError: no such metric or variant of it, a limit below 1.
     """
 
     aggregation: Any = None
@@ -66,8 +65,7 @@ class Benchmark:
         *,
         annotations: str,
         image_folder: str,
-        metric: str,
-        variant: str,
+        metric: Mapping[str, Any],
         response_format: str | None,
         max_new_tokens: int,
         limit: int | None,
@@ -76,8 +74,8 @@ class Benchmark:
             raise UserError(f"limit: at least 1 question or null for all, not {limit}")
         self.annotations = Path(annotations)
         self.image_folder = Path(image_folder)
-        self.metric = make_metric(metric, variant)
-        self.metric_key = metric
+        self.metric = make_metric(metric)
+        self.metric_node = dict(metric)
         self.response_format = response_format
         self.max_new_tokens = max_new_tokens
         self.limit = limit

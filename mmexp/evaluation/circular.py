@@ -1,6 +1,6 @@
 """Circular evaluation: each question is asked once for every rotation of its choices (MMBench, arXiv 2307.06281)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmexp.data.choices import LETTERS
@@ -27,8 +27,7 @@ class CircularBenchmark(Benchmark):
         families: Sequence[str] | None,
         annotations: str,
         image_folder: str,
-        metric: str,
-        variant: str,
+        metric: Mapping[str, Any],
         response_format: str | None,
         max_new_tokens: int,
         limit: int | None,
@@ -37,7 +36,6 @@ class CircularBenchmark(Benchmark):
             annotations=annotations,
             image_folder=image_folder,
             metric=metric,
-            variant=variant,
             response_format=response_format,
             max_new_tokens=max_new_tokens,
             limit=limit,
@@ -47,8 +45,8 @@ class CircularBenchmark(Benchmark):
     def questions(self) -> list[Question]:
         if not isinstance(self.metric, MultipleChoice) or not self.metric.is_circular:
             raise UserError(
-                f"metric: '{self.metric_key}' ({self.metric.variant}) does not count the rotated copies of a question "
-                "as one; mmbench does, and multiple_choice with variant: circular"
+                f"metric: {type(self.metric).__name__} ({self.metric.variant}) does not count the rotated copies of a "
+                "question as one; MmBench does, and MultipleChoice with variant: circular"
             )
         return super().questions()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmexp.data.batching import Block, make_batch, make_blocks
 from mmexp.data.images import LoadedImage
+from mmexp.data.template import Template
 from mmexp.data.tokenize import ConversationTokenizer
 from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Question
@@ -97,7 +98,7 @@ class Asker:
         self.model, self.viewer, self.max_new_tokens = model, viewer, max_new_tokens
         self.tokenizer = ConversationTokenizer(
             tokenizer=model.llm.tokenizer,
-            template=instantiate(template, "template"),
+            template=instantiate(template, "template", expect=Template),
             num_visual_tokens=no_visual_tokens,
             max_length=model.llm.context_length - max_new_tokens,
         )

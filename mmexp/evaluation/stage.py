@@ -133,10 +133,7 @@ class EvaluateStage:
             },
             "costs": costs | self._seconds(costs["evaluation_seconds"], stage_keys, stage_seconds),
             "scoring": {
-                "benchmarks": {
-                    name: {"metric": benchmark.metric_key, "variant": benchmark.metric.variant}
-                    for name, benchmark in self.benchmarks.items()
-                },
+                "benchmarks": {name: {"metric": benchmark.metric_node} for name, benchmark in self.benchmarks.items()},
                 "aggregates": {name: {"metrics": dict(node["metrics"])} for name, node in self.aggregates.items()},
             },
             "stage_keys": stage_keys,
@@ -173,9 +170,7 @@ def device_of(runtime: Mapping[str, Any]) -> str:
 def _benchmark(name: str, node: Mapping[str, Any]) -> Benchmark:
     from mmexp.instantiate import instantiate
 
-    benchmark = instantiate(node, f"benchmarks.{name}")
-    if not isinstance(benchmark, Benchmark):
-        raise UserError(f"benchmarks.{name}._target_: {type(benchmark).__name__} is not a Benchmark")
+    benchmark: Benchmark = instantiate(node, f"benchmarks.{name}", expect=Benchmark)
     return benchmark
 
 

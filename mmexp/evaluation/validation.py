@@ -37,7 +37,7 @@ class Validation:
         batch_size: int,
     ) -> None:
         self.benchmarks: dict[str, Benchmark] = {
-            name: instantiate(node, f"benchmarks.{name}") for name, node in benchmarks.items()
+            name: instantiate(node, f"benchmarks.{name}", expect=Benchmark) for name, node in benchmarks.items()
         }
         self.questions = {name: benchmark.questions() for name, benchmark in self.benchmarks.items()}
         self.aggregates, self.template, self.use_images = aggregates, template, use_images

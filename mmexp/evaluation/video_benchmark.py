@@ -20,7 +20,7 @@ class VideoBenchmark(Benchmark):
     Args:
         video_folder: folder that ``video`` is relative to.
         video: config node of what joins the frames (group ``video``).
-        annotations, metric, variant, response_format, max_new_tokens, limit: see ``Benchmark``.
+        annotations, metric, response_format, max_new_tokens, limit: see ``Benchmark``.
     """
 
     def __init__(
@@ -29,8 +29,7 @@ class VideoBenchmark(Benchmark):
         annotations: str,
         video_folder: str,
         video: Mapping[str, Any],
-        metric: str,
-        variant: str,
+        metric: Mapping[str, Any],
         response_format: str | None,
         max_new_tokens: int,
         limit: int | None,
@@ -39,12 +38,13 @@ class VideoBenchmark(Benchmark):
             annotations=annotations,
             image_folder=video_folder,
             metric=metric,
-            variant=variant,
             response_format=response_format,
             max_new_tokens=max_new_tokens,
             limit=limit,
         )
-        self.aggregation = instantiate(video, "video")
+        from mmexp.model.video.aggregation import Aggregation
+
+        self.aggregation = instantiate(video, "video", expect=Aggregation)
 
     def check_files(self) -> None:
         """Raises ``UserError`` when the annotations or the video folder do not exist."""

@@ -4,17 +4,15 @@ The official keys stand under ``abstractor.`` in a whole checkpoint and alone in
 themselves show which projector it is.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from mmexp.errors import UserError
-from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
 
 PREFIX = "abstractor."
 STREAM = "projector.0."
@@ -113,22 +111,12 @@ def projector_state_dict(official: Mapping[str, torch.Tensor]) -> dict[str, torc
     return ours
 
 
-def import_projector(checkpoint: Path, out: Path) -> tuple[str, int]:
-    """Write a checkpoint's projector as what a finished stage holds; returns its official type and size.
+class HoneybeeProjector:
+    """The projector of a released checkpoint, for a model with one stream."""
 
-    Raises:
-        UserError: see ``read_checkpoint`` and ``projector_state_dict``; ``out`` is there already.
-    """
-    if out.exists():
-        raise UserError(f"{out}: is there already; choose a new folder")
-    official = read_checkpoint(checkpoint)
-    state = projector_state_dict(official)
-    temporary = out.with_name(f"{out.name}.partial")
-    temporary.mkdir(parents=True, exist_ok=True)
-    save_file({f"{STREAM}{name}": value.contiguous() for name, value in state.items()}, temporary / WEIGHTS_FILE)
-    (temporary / LINEAGE_FILE).write_text(json.dumps({"init_from": None}))
-    temporary.rename(out)
-    return projector_kind(_without_prefix(official)), sum(value.numel() for value in state.values())
+    def tensors(self, checkpoint: Path) -> dict[str, torch.Tensor]:
+        """Raises ``UserError``: see ``read_checkpoint`` and ``projector_state_dict``."""
+        return {f"{STREAM}{name}": value for name, value in projector_state_dict(read_checkpoint(checkpoint)).items()}
 
 
 def projector_kind(official: Mapping[str, torch.Tensor]) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from mmexp.files import MODEL_FILE
 from mmexp.instantiate import instantiate
+from mmexp.interfaces import Encoder
 from mmexp.lab.build import WORLD, lab_specs
 from mmexp.lab.probes import Accuracies, ProbeBudget, chance, examine
 from mmexp.lab.world import WorldSpec
@@ -46,7 +47,9 @@ def check(config: Mapping[str, Any], store: Store) -> None:
 
 def probe_expert(spec: StageSpec, folder: Path) -> dict[str, Accuracies]:
     """Depth -> target -> accuracies of the weights in a finished stage."""
-    encoder = instantiate({**spec.node["encoder"], "weights": str(folder / MODEL_FILE)}, f"{spec.where}.encoder").eval()
+    encoder = instantiate(
+        {**spec.node["encoder"], "weights": str(folder / MODEL_FILE)}, f"{spec.where}.encoder", expect=Encoder
+    ).eval()
     world = WorldSpec.from_config(spec.node["world"])
     return examine(encoder, world, ProbeBudget(**spec.node["probes"]), spec.node["seed"])
 

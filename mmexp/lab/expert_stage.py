@@ -9,10 +9,10 @@ from torch import nn
 
 from mmexp.files import MODEL_FILE, write_json
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import FeatureMap
+from mmexp.interfaces import Encoder, FeatureMap
 from mmexp.lab.drawn import draw_batch
 from mmexp.lab.fixed_steps import CHECKPOINT, Budget, train_fixed_steps
-from mmexp.lab.objective import Look
+from mmexp.lab.objective import Look, Objective
 from mmexp.lab.probes import ProbeBudget, examine
 from mmexp.lab.rng import Rng
 from mmexp.lab.world import WorldSpec
@@ -82,9 +82,9 @@ class ExpertStage:
 
     def _expert(self) -> Expert:
         torch.manual_seed(self.seed)
-        encoder = instantiate(self.encoder, "encoder")
+        encoder = instantiate(self.encoder, "encoder", expect=Encoder)
         facts = {"shape": encoder.shape(encoder.depth), "image_size": encoder.image_size, "spec": self.spec}
-        return Expert(encoder, instantiate(self.objective, "objective", **facts))
+        return Expert(encoder, instantiate(self.objective, "objective", expect=Objective, **facts))
 
     def _loss(self, expert: Any, step: int) -> torch.Tensor:
         rng = Rng(self.seed, 41, step)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from mmexp.data.template import Template
 from mmexp.errors import UserError
 from mmexp.files import replacing, write_json
 from mmexp.instantiate import instantiate
@@ -131,7 +132,9 @@ class LanguageModelStage:
         num_threads: int,
     ) -> None:
         self.spec = WorldSpec.from_config(world)
-        self.templates = {name: instantiate(node, f"templates.{name}") for name, node in templates.items()}
+        self.templates = {
+            name: instantiate(node, f"templates.{name}", expect=Template) for name, node in templates.items()
+        }
         self.curriculum = Curriculum(**curriculum)
         self.rounds = [Round(**{**part, "budget": Budget(**part["budget"])}) for part in rounds]
         self.architecture, self.check = dict(architecture), dict(check)

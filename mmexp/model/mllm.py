@@ -11,6 +11,7 @@ from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
 from mmexp.interfaces import IGNORE_INDEX, IMAGE_TOKEN_ID, Batch, ImageBatch
 from mmexp.model.attention import additive_mask, allowed
+from mmexp.model.llm.causal_lm import CausalLM
 from mmexp.model.visual import VisionSide
 
 
@@ -33,7 +34,7 @@ class Mllm(nn.Module):
 
     def __init__(self, spec: Mapping[str, Any], *, load: bool = True) -> None:
         super().__init__()
-        self.llm = instantiate(spec["llm"], "llm", load=load)
+        self.llm = instantiate(spec["llm"], "llm", expect=CausalLM, load=load)
         # A node with nothing but an LLM is the blind baseline; an empty list of encoders is a mistake.
         self.has_vision = "encoders" in spec
         if self.has_vision:

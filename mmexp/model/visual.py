@@ -12,7 +12,19 @@ from torch import nn
 
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import FeatureMap, FeatureShape, Grid, ImageBatch, ImageSize, Resolution
+from mmexp.interfaces import (
+    Encoder,
+    FeatureLayers,
+    FeatureMap,
+    FeatureShape,
+    Fusion,
+    Grid,
+    ImageBatch,
+    ImageSize,
+    Projector,
+    Resolution,
+    TokenReduction,
+)
 from mmexp.model.encoder.block_encoder import Tap, depths_of
 
 
@@ -41,7 +53,14 @@ class VisionSide(nn.Module):
         if not self.encoders:
             raise UserError("encoder: none is chosen; for example encoder=[clip]")
         selected = {name: layers.out_shape for name, layers in self.feature_layers.items()}
-        self.fusion = instantiate(spec["fusion"], "fusion", shapes=selected, tap_shapes=tap_shapes, deepest=deepest)
+        self.fusion = instantiate(
+            spec["fusion"],
+            "fusion",
+            expect=(nn.Module, Fusion),
+            shapes=selected,
+            tap_shapes=tap_shapes,
+            deepest=deepest,
+        )
         self.projector: Any = nn.ModuleList()
         self.reduction: Any = nn.ModuleList()
         self.reduces_first = reduces_first(spec)
@@ -108,10 +127,14 @@ class VisionSide(nn.Module):
 def build_encoder(name: str, node: Mapping[str, Any], *, load: bool) -> tuple[Any, Any, list[FeatureShape]]:
     """An encoder, its layer selection, and its shapes at every depth."""
     parts = {key: value for key, value in node.items() if key not in ("resolution", "feature_layers")}
-    encoder = instantiate(parts, f"model.encoders.{name}", load=load)
+    encoder = instantiate(parts, f"model.encoders.{name}", expect=(nn.Module, Encoder), load=load)
     shapes = [encoder.shape(tap) for tap in range(encoder.depth + 1)]
     layers = instantiate(
-        node["feature_layers"], f"model.encoders.{name}.feature_layers", depth=encoder.depth, shapes=shapes
+        node["feature_layers"],
+        f"model.encoders.{name}.feature_layers",
+        expect=(nn.Module, FeatureLayers),
+        depth=encoder.depth,
+        shapes=shapes,
     )
     return encoder, layers, shapes
 
@@ -128,6 +151,7 @@ def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) 
         return instantiate(
             spec["projector"],
             "projector",
+            expect=(nn.Module, Projector),
             in_dim=source.dim,
             in_tokens=source.num_tokens,
             in_grid=source.grid,
@@ -135,7 +159,9 @@ def build_chain(spec: Mapping[str, Any], stream: FeatureShape, *, out_dim: int) 
         )
 
     def reduction(num_tokens: int, grid: Grid | None) -> Any:
-        return instantiate(spec["reduction"], "reduction", in_tokens=num_tokens, in_grid=grid)
+        return instantiate(
+            spec["reduction"], "reduction", expect=(nn.Module, TokenReduction), in_tokens=num_tokens, in_grid=grid
+        )
 
     if reduces_first(spec):
         before = reduction(stream.num_tokens, stream.grid)
@@ -167,5 +193,9 @@ def build_resolution(name: str, node: Mapping[str, Any]) -> Any:
     """How images become this encoder's views; needs no torch."""
     mean = node.get("mean") or (0.5, 0.5, 0.5)
     return instantiate(
-        node["resolution"], f"model.encoders.{name}.resolution", image_size=node["image_size"], mean=mean
+        node["resolution"],
+        f"model.encoders.{name}.resolution",
+        expect=Resolution,
+        image_size=node["image_size"],
+        mean=mean,
     )

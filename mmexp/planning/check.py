@@ -6,6 +6,7 @@ from typing import Any
 
 from mmexp.errors import UserError, nearest
 from mmexp.instantiate import bind, locate
+from mmexp.interfaces import Stage
 from mmexp.stages.graph import stage_nodes
 
 
@@ -30,16 +31,15 @@ def check_arguments(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: one line for each mistake.
     """
-    allow = tuple(config.get("allow_targets") or ())
     lines = []
     for key, node in _targets(config):
         try:
-            _check_names(node, key, allow)
+            _check_names(node, key)
         except UserError as error:
             lines.append(str(error))
     for key, node in stage_nodes(config).values():
         try:
-            bind({name: value for name, value in node.items() if name != "runtime"}, key, {}, allow)
+            bind({name: value for name, value in node.items() if name != "runtime"}, key, {}, Stage)
         except UserError as error:
             lines.append(str(error))
     if lines:
@@ -72,8 +72,8 @@ def _collect(value: Any, key: str, found: list[tuple[str, Mapping[str, Any]]]) -
             _collect(item, f"{key}[{index}]", found)
 
 
-def _check_names(node: Mapping[str, Any], key: str, allow: tuple[str, ...]) -> None:
-    target = locate(str(node["_target_"]), key, allow)
+def _check_names(node: Mapping[str, Any], key: str) -> None:
+    target = locate(str(node["_target_"]), key)
     parameters = inspect.signature(target).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return

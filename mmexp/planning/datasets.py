@@ -11,6 +11,7 @@ from rich.table import Table
 from mmexp.data.balance import Balance
 from mmexp.errors import UserError
 from mmexp.instantiate import instantiate
+from mmexp.interfaces import Source
 from mmexp.stages.graph import build_graph, replace_references
 from mmexp.stages.store import Store
 
@@ -45,14 +46,14 @@ def plan_datasets(config: Mapping[str, Any]) -> dict[str, dict[str, DatasetPlan]
 
 def check_balance(stage: str, data: Mapping[str, Any]) -> Balance:
     """The balance of a stage's ``data``. Raises ``UserError`` where it names an unknown dataset or task."""
-    balance: Balance = instantiate(data["balance"], f"recipe.stages.{stage}.data.balance")
+    balance: Balance = instantiate(data["balance"], f"recipe.stages.{stage}.data.balance", expect=Balance)
     balance.needed(list(data["datasets"]))
     return balance
 
 
 def _stage(node: Mapping[str, Any]) -> dict[str, DatasetPlan]:
     data = node["data"]
-    balance = instantiate(data["balance"], "balance")
+    balance = instantiate(data["balance"], "balance", expect=Balance)
     sizes = {name: _size(name, data["datasets"][name]) for name in balance.needed(list(data["datasets"]))}
     known = {name: size for name, size in sizes.items() if size is not None}
     if len(known) < len(sizes):
@@ -66,7 +67,7 @@ def _size(name: str, node: Mapping[str, Any]) -> int | None:
     """Samples of a dataset, None where its annotations are not on disk."""
     if not Path(str(node.get("annotations") or node.get("folder"))).exists():
         return None
-    return len(instantiate(node, f"data.datasets.{name}", name=name))
+    return len(instantiate(node, f"data.datasets.{name}", expect=Source, name=name))
 
 
 def print_datasets(row: str, stages: Mapping[str, Mapping[str, DatasetPlan]], console: Console) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmexp.evaluation.metrics import METRICS
+from mmexp.evaluation.metrics import recorded_metric
 from mmexp.files import NOT_SELECTED
 from mmexp.report.findings import Finding, answer
 from mmexp.report.results import SweepResults, Trial
@@ -208,9 +208,9 @@ def _columns(trials: Sequence[Trial], table: Sequence[Line], metric: str) -> tup
         scoring = (trial.result or {}).get("scoring") or {}
         aggregates |= dict.fromkeys(scoring.get("aggregates", {}))
         for benchmark, node in scoring.get("benchmarks", {}).items():
-            own_names = METRICS[node["metric"]].own_names if node.get("metric") in METRICS else False
+            rule = recorded_metric(node)
             names = [name for name in trial.metrics if name not in scoring["benchmarks"] and name not in aggregates]
-            families |= dict.fromkeys(_parts(names, scoring["benchmarks"]) if own_names else [benchmark])
+            families |= dict.fromkeys(_parts(names, scoring["benchmarks"]) if rule and rule.own_names else [benchmark])
     published = dict.fromkeys(name for line in table for name in line.published)
     found = {name for line in table for name in line.metrics}
     shown = [name for name in {metric: None} | aggregates | families | published if name in found or name == metric]

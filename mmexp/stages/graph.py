@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import allow_prefixes
 from mmexp.stages.fingerprints import Fingerprints
 from mmexp.stages.identity import PREFIX, identified
 from mmexp.stages.version import version_of
@@ -100,6 +101,7 @@ def build_graph(config: Mapping[str, Any], target: str = TERMINAL, fingerprints:
         raise UserError(f"no stage '{target}'; {nearest(target, nodes)}")
     allow = tuple(config.get("allow_targets") or ())
     fingerprints = fingerprints or Fingerprints.from_config(config)
+    allow_prefixes(allow)
     done: dict[str, StageSpec] = {}
     for name in _ordered(target, nodes):
         done[name] = _spec(name, nodes[name], done, allow, fingerprints)

@@ -11,7 +11,8 @@ from typing import Any
 from mmexp.errors import UserError
 from mmexp.evaluation.result import library_versions
 from mmexp.files import CONFIG_FILE, METRICS_FILE, PROGRESS_FILE, RESULT_FILE, write_json, write_text
-from mmexp.instantiate import instantiate
+from mmexp.instantiate import allow_prefixes, instantiate
+from mmexp.interfaces import Stage
 from mmexp.stages.differences import changed_places
 from mmexp.stages.fingerprints import Fingerprints
 from mmexp.stages.graph import Graph, StageSpec, replace_references, stage_key
@@ -96,7 +97,8 @@ def build_stage(spec: StageSpec, store: Store) -> Any:
         assert folder is not None, f"{spec.name}: {name} {spec.parents[name]} is not finished"
         return f"{folder}{sub}"
 
-    return instantiate(replace_references(spec.node, path_of), spec.where, allow=spec.allow)
+    allow_prefixes(spec.allow)
+    return instantiate(replace_references(spec.node, path_of), spec.where, expect=Stage)
 
 
 def check_unchanged(spec: StageSpec, store: Store) -> None:

@@ -5,6 +5,7 @@ import sys
 from mmexp.config.part_identity import DEFAULT_VERSION, OURS
 from mmexp.config.source_files import class_version, find_class, module_file, read_module
 from mmexp.errors import UserError, nearest
+from mmexp.instantiate import check_name
 
 
 def version_of(target: str, key: str = "_target_") -> int:
@@ -19,6 +20,7 @@ def version_of(target: str, key: str = "_target_") -> int:
     Raises:
         UserError: no such module or class, or one of ours that is no stage.
     """
+    check_name(target, key.removesuffix("._target_"))
     module, _, name = target.rpartition(".")
     if module_file(module) is None:
         raise UserError(f"{key}: no module '{module}'")

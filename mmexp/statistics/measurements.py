@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmexp.evaluation.metrics import Answers, Metric, make_metric, metric_name
+from mmexp.evaluation.metrics import Answers, Metric, metric_name, recorded_metric
 from mmexp.evaluation.result import aggregate
 
 Term = tuple[str, str]
@@ -311,7 +311,4 @@ def _scoring(trial: Trial) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
 def _metric_of(trial: Trial, benchmark: str) -> Metric | None:
     """The scoring rule a trial was scored by; None when its result does not say, or says an unknown one."""
     node = _scoring(trial).get("benchmarks", {}).get(benchmark)
-    try:
-        return make_metric(node["metric"], node["variant"]) if node else None
-    except (KeyError, ValueError):
-        return None
+    return recorded_metric(node) if node else None

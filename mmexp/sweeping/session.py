@@ -11,7 +11,7 @@ from mmexp.config import options
 from mmexp.config.schema import typed_arguments
 from mmexp.errors import UserError
 from mmexp.files import DONE, PRUNED
-from mmexp.instantiate import instantiate, locate
+from mmexp.instantiate import allow_prefixes, instantiate, locate
 from mmexp.stages.explain import earlier_line
 from mmexp.stages.run import missing_stages
 from mmexp.sweeping.engine.control import Controller, control
@@ -88,9 +88,9 @@ def strategy_of(sweep: Sweep) -> Strategy:
         return Table(sweep=sweep)
     if "_target_" not in node:
         raise UserError(f"{where}: has no _target_, such as mmexp.sweeping.search.round_robin.RoundRobin")
-    allow = tuple(sweep.base.config.get("allow_targets") or ())
-    typed = typed_arguments(locate(str(node["_target_"]), where, allow), node, where)
-    strategy: Strategy = instantiate({**node, **typed}, where, allow=allow, sweep=sweep)
+    allow_prefixes(sweep.base.config.get("allow_targets"))
+    typed = typed_arguments(locate(str(node["_target_"]), where, Strategy), node, where)
+    strategy: Strategy = instantiate({**node, **typed}, where, expect=Strategy, sweep=sweep)
     return strategy
 
 
@@ -100,8 +100,8 @@ def launcher_of(sweep: Sweep) -> Launcher:
     if str(node["_target_"]).startswith("hydra."):
         there = ", ".join(options("hydra/launcher", sweep.scale))
         raise UserError(f"{LAUNCHER}: {node['_target_']} cannot run frozen stages; choose from: {there}")
-    typed = typed_arguments(locate(str(node["_target_"]), LAUNCHER), node, LAUNCHER)
-    launcher: Launcher = instantiate({**node, **typed}, LAUNCHER)
+    typed = typed_arguments(locate(str(node["_target_"]), LAUNCHER, Launcher), node, LAUNCHER)
+    launcher: Launcher = instantiate({**node, **typed}, LAUNCHER, expect=Launcher)
     return launcher
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.loggers import Logger
+
 from mmexp.instantiate import instantiate
 
 WANDB = "lightning.pytorch.loggers.WandbLogger"
@@ -42,12 +44,13 @@ def make_logger(node: dict[str, Any], trial: Mapping[str, Any], stage: str) -> A
     """One logger of one trial: its folder, or its W&B run, which the next stage, or a resumed one, continues."""
     Path(node["save_dir"]).mkdir(parents=True, exist_ok=True)
     if node["_target_"] != WANDB:
-        return instantiate(node, "logger", version=f"{trial['key']}/{stage}")
+        return instantiate(node, "logger", expect=Logger, version=f"{trial['key']}/{stage}")
     import wandb
 
     return instantiate(
         node,
         "logger",
+        expect=Logger,
         id=trial["key"],
         name=trial["row"],
         group=trial["sweep"],

@@ -64,7 +64,7 @@ class StageModule(lightning.LightningModule):
         self.last |= {"loss": loss, "grad_norm": norm, "valid_tokens": float(total)}
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.optimizer_node, "optimizer", params=self.groups)
+        optimizer = instantiate(self.optimizer_node, "optimizer", expect=torch.optim.Optimizer, params=self.groups)
         steps, ratio, decay = (self.schedule[key] for key in ("steps", "warmup_ratio", "decay"))
         floor = self.schedule.get("floor", 0.0)
         return {"optimizer": optimizer, "lr_scheduler": make_schedule(optimizer, steps, ratio, decay, floor)}

@@ -16,7 +16,7 @@ from mmexp.data.loader import Shard, TrainLoader, WindowMaker
 from mmexp.errors import UserError, nearest
 from mmexp.files import METRICS_FILE
 from mmexp.instantiate import instantiate
-from mmexp.interfaces import Batch
+from mmexp.interfaces import Batch, Scorer
 from mmexp.model.build import InitFrom, load_model, no_visual_tokens, save_trained, token_counter
 from mmexp.model.feature_cache import FeatureStore
 from mmexp.model.mllm import Mllm
@@ -137,7 +137,9 @@ class TrainStage:
             raise UserError(
                 f"trainer.runtime.strategy: {runtime['strategy']} shards the model, so a single rank cannot validate it"
             )
-        scorer = instantiate(asked["scorer"], "runtime.validation.scorer", batch_size=runtime["eval_batch_size"])
+        scorer = instantiate(
+            asked["scorer"], "runtime.validation.scorer", expect=Scorer, batch_size=runtime["eval_batch_size"]
+        )
         return [ValidateEvery(metrics, asked["every_steps"], scorer)]
 
     def loader(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmexp.config import SCALES, Composer, config_root, groups, options
+from mmexp.config.folders import OF_COMMANDS
 from mmexp.instantiate import instantiate, locate
 from mmexp.planning.validate import validate
 
@@ -16,11 +17,12 @@ PARTS = ("fusion", "projector", "resolution", "feature_layers", "template", "tur
 NOT_CHOSEN = ("response_format", "experts", "language", "clips")
 """Folders that other files include: texts, and the stages of the lab."""
 
+
 CASES = [
     (scale, group, option)
     for scale in SCALES
     for group in groups(scale)
-    if group not in (*NOT_CHOSEN, "sweeps")
+    if group not in (*NOT_CHOSEN, *OF_COMMANDS, "sweeps")
     for option in options(group, scale)
 ]
 
@@ -46,7 +48,7 @@ def test_every_option_composes_and_its_stages_build(composer: Composer) -> None:
 
             with torch.device("meta"):
                 build_encoder(option, config["model"]["encoders"][option], load=False)
-        elif group in ("template", "turns", "balance"):
+        elif group in ("template", "turns", "balance", "decay"):
             instantiate(config[group], group)
         elif group == "experiments":
             validate(config)

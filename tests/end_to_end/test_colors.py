@@ -13,7 +13,8 @@ from mmexp.stages.graph import build_graph
 from mmexp.stages.run import TrialContext
 from mmexp.stages.store import Store
 from tests.fakes import run_graph
-from tests.tiny import TEMPLATE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
+from tests.rules import metric_node
+from tests.tiny import COSINE, TEMPLATE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 STEPS = {"align": 4, "finetune": 60}
 
@@ -40,7 +41,12 @@ def config(folder: Path, projector: str = "mlp", use_images: bool = True) -> dic
             "trainable": trainable,
             "data": {**data_node(datasets, packing="shared_prefix"), "use_images": use_images},
             "optimizer": {"_target_": "torch.optim.AdamW", "weight_decay": 0.0},
-            "schedule": {"steps": STEPS[name], "warmup_ratio": 0.1, "decay": "cosine", "clip_norm": 1.0},
+            "schedule": {
+                "steps": STEPS[name],
+                "warmup_ratio": 0.1,
+                "decay": COSINE,
+                "clip_norm": 1.0,
+            },
             "precision": "fp32",
             "seed": 0,
             "num_threads": 1,
@@ -56,8 +62,7 @@ def config(folder: Path, projector: str = "mlp", use_images: bool = True) -> dic
         "_target_": "mmexp.evaluation.benchmark.Benchmark",
         "annotations": str(folder / "test.jsonl"),
         "image_folder": str(folder / "test"),
-        "metric": "lab_family",
-        "variant": "exact",
+        "metric": metric_node("lab_family", "exact"),
         "response_format": None,
         "max_new_tokens": 3,
         "limit": None,

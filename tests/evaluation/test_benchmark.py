@@ -10,6 +10,7 @@ from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Benchmark
 from mmexp.evaluation.metrics import Answers
 from mmexp.evaluation.result import aggregate, read_predictions, read_result, write_predictions, write_result
+from tests.rules import metric_node
 
 
 def record(**changes):
@@ -27,8 +28,7 @@ def make(tmp_path):
         arguments = {
             "annotations": str(tmp_path / "qa.jsonl"),
             "image_folder": str(tmp_path),
-            "metric": "lab_family",
-            "variant": "exact",
+            "metric": metric_node("lab_family", "exact"),
             "response_format": "word",
             "max_new_tokens": 4,
             "limit": None,
@@ -82,9 +82,9 @@ def test_bad_lines_are_named(make, line, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"metric": "pope", "variant": "lmms_eval"}, "must be 'yes' or 'no', not 'red'"),
-        ({"metric": "mme", "variant": "lmms_eval"}, "must be 'yes' or 'no'"),
-        ({"metric": "vqav2", "variant": "lmms_eval"}, "'answers' has 1"),
+        ({"metric": metric_node("pope", "lmms_eval")}, "must be 'yes' or 'no', not 'red'"),
+        ({"metric": metric_node("mme", "lmms_eval")}, "must be 'yes' or 'no'"),
+        ({"metric": metric_node("vqav2", "lmms_eval")}, "'answers' has 1"),
         ({"annotations": "nowhere.jsonl"}, "annotations: no file 'nowhere.jsonl'"),
         ({"image_folder": "nowhere"}, "image_folder: no folder 'nowhere'"),
     ],
@@ -98,7 +98,7 @@ def test_empty_file_and_broken_pairs(make):
     with pytest.raises(UserError, match="no questions"):
         make().questions()
     pair = [record(question_id="p", family="count", question=text) for text in ("one?", "two?")]
-    mme = {"metric": "mme", "variant": "lmms_eval"}
+    mme = {"metric": metric_node("mme", "lmms_eval")}
     assert len(make(*pair, **mme).questions()) == 2
     with pytest.raises(UserError, match=r"two questions per image.*\(limit is 1\)"):
         make(*pair, **mme, limit=1).questions()

@@ -12,8 +12,9 @@ from PIL import Image
 from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Benchmark
 from mmexp.evaluation.circular import CircularBenchmark
-from mmexp.evaluation.metrics import HEADLINE, letters, make_metric
+from mmexp.evaluation.metrics import HEADLINE, letters
 from mmexp.evaluation.metrics.base import Answers
+from tests.rules import make_metric, metric_node
 
 PETS = ("cat", "dog", "red car", "bird")
 READ = [
@@ -140,14 +141,13 @@ def test_annotations_and_variants():
 def make(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
 
-    def build(records, kind=CircularBenchmark, metric="mmbench", variant="vlmevalkit", limit=None, families=None):
+    def build(records, kind=CircularBenchmark, metric="mmbench", limit=None, families=None):
         path = tmp_path / "annotations.jsonl"
         path.write_text("\n".join(json.dumps({"image": "one.png"} | record) for record in records) + "\n")
         return kind(
             annotations=str(path),
             image_folder=str(tmp_path),
-            metric=metric,
-            variant=variant,
+            metric=metric_node(metric, "vlmevalkit"),
             response_format="letter",
             max_new_tokens=4,
             limit=limit,
@@ -212,8 +212,16 @@ def test_files_that_are_rotated_already(make):
         ({"choices": ["one"]}, {}, "should be a list of 2 to 26 texts"),
         ({"answer": "D"}, {}, "the answer must be a letter of its 3 choices, not 'D'"),
         ({"answer": "dog"}, {}, "the answer must be a letter of its 3 choices, not 'dog'"),
-        ({}, {"metric": "seed"}, r"metric: 'seed' \(vlmevalkit\) does not count the rotated copies"),
-        ({}, {"metric": "gqa"}, r"metric: 'gqa' \(vlmevalkit\) does not count the rotated copies"),
+        (
+            {},
+            {"metric": "seed"},
+            r"metric: SeedBench \(vlmevalkit\) does not count the rotated copies",
+        ),
+        (
+            {},
+            {"metric": "gqa"},
+            r"metric: Gqa \(vlmevalkit\) does not count the rotated copies",
+        ),
     ],
 )
 def test_bad_input(make, change, options, message):

@@ -14,6 +14,7 @@ from mmexp.files import LINEAGE_FILE, WEIGHTS_FILE
 from mmexp.model.build import load_model, save_trained
 from mmexp.model.encoder.block_encoder import BlockEncoder
 from tests.model.feature_layers.nodes import node as layers_node
+from tests.rules import metric_node
 from tests.tiny import TEMPLATE, clip_node, runtime_node, save_checkpoint, tiny_spec
 
 
@@ -55,8 +56,7 @@ def stage(folder, layers: str, init_from: str | None) -> EvaluateStage:
         "_target_": "mmexp.evaluation.benchmark.Benchmark",
         "annotations": str(folder / "qa.jsonl"),
         "image_folder": str(folder),
-        "metric": "lab_family",
-        "variant": "exact",
+        "metric": metric_node("lab_family", "exact"),
         "response_format": None,
         "max_new_tokens": 3,
         "limit": None,

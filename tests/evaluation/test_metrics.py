@@ -1,12 +1,17 @@
 """Scoring rules against values obtained from the toolkits' own functions (lmms-eval 75571cfe, VLMEvalKit e8e78f05)."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mmexp.errors import UserError
-from mmexp.evaluation.metrics import HEADLINE, METRICS, Answers, make_metric, metric_name
+from mmexp.evaluation import metrics
+from mmexp.evaluation.metrics import FORMER_NAMES, HEADLINE, Answers, metric_name
 from mmexp.evaluation.metrics.normalize import contractions, normalize_vqa, plain
 from mmexp.evaluation.metrics.vqa import leave_one_out
+from mmexp.instantiate import locate
+from tests.rules import make_metric, metric_node
 
 LMMS, VLME = "lmms_eval", "vlmevalkit"
 
@@ -245,14 +250,19 @@ def test_names():
     assert metric_name(make_metric("pope", LMMS), "pope", HEADLINE) == "pope"
     assert metric_name(make_metric("pope", LMMS), "pope", "f1") == "pope_f1"
     assert metric_name(make_metric("lab_family", "exact"), "lab", "count") == "count"
-    with pytest.raises(UserError, match="did you mean 'textvqa'"):
-        make_metric("text_vqa", LMMS)
+    with pytest.raises(UserError, match="did you mean 'Pope'"):
+        metrics.make_metric({"_target_": "mmexp.evaluation.metrics.pope.Popee", "variant": LMMS})
+    with pytest.raises(UserError, match=r"write metric: \{_target_: mmexp.evaluation.metrics.pope.Pope, variant: "):
+        metrics.make_metric("pope")
+    with pytest.raises(UserError, match="does not inherit from mmexp Metric"):
+        metrics.make_metric({"_target_": "mmexp.evaluation.benchmark.Benchmark"})
     with pytest.raises(UserError, match="did you mean 'lmms_eval'"):
         make_metric("pope", "lmms-eval")
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", sorted(FORMER_NAMES))
 def test_every_metric_is_quiet_about_empty_replies_and_digits_of_other_scripts(name):
-    metric = make_metric(name, METRICS[name].variants[0])
+    rule: Any = locate(metric_node(name, "")["_target_"], name)
+    metric = rule(rule.variants[0])
     for reply in ("", " ", "\uff11", "\n"):
         assert metric.score(reply, ["yes"] * 10) == 0

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from mmexp.errors import UserError
 from mmexp.evaluation.benchmark import Benchmark
-from mmexp.evaluation.metrics import METRICS
+from mmexp.evaluation.metrics import Metric
 from mmexp.instantiate import instantiate
 
 SCALE = Path(__file__).parents[2] / "conf" / "scale" / "paper"
@@ -45,7 +45,7 @@ def test_benchmark(path):
         node["video"] = OmegaConf.to_container(AGGREGATION)
     benchmark = instantiate(node, f"benchmarks.{path.stem}")
     assert isinstance(benchmark, Benchmark)
-    assert benchmark.metric_key in METRICS
+    assert isinstance(benchmark.metric, Metric)
     assert benchmark.response_format == FORMATS.get(path.stem, "word")
     with pytest.raises(UserError, match="no file 'data/eval/"):
         benchmark.questions()

@@ -6,6 +6,7 @@ import pytest
 
 from mmexp.evaluation.result import read_predictions, read_result
 from mmexp.evaluation.stage import EvaluateStage
+from tests.rules import metric_node
 from tests.tiny import NUM_VISUAL, TEMPLATE, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 
@@ -29,8 +30,7 @@ def node(tmp_path_factory):
                 "_target_": "mmexp.evaluation.benchmark.Benchmark",
                 "annotations": str(folder / "qa.jsonl"),
                 "image_folder": str(folder / "data"),
-                "metric": "lab_family",
-                "variant": "exact",
+                "metric": metric_node("lab_family", "exact"),
                 "response_format": None,
                 "max_new_tokens": 3,
                 "limit": None,

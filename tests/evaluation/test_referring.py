@@ -2,8 +2,8 @@
 
 import pytest
 
-from mmexp.evaluation.metrics import make_metric
 from mmexp.evaluation.metrics.referring import box_of, iou
+from tests.rules import make_metric
 
 VARIANTS = ("lmms_eval", "vlmevalkit", "same_units")
 REFERENCE = "[0.100,0.200,0.500,0.600]"

@@ -13,6 +13,7 @@ from mmexp.evaluation import stage as stage_module
 from mmexp.evaluation.result import read_predictions, read_result, write_result
 from mmexp.evaluation.stage import EvaluateStage, step_ms
 from mmexp.stages.further import evaluate_run
+from tests.rules import metric_node
 
 
 class FakeModel(torch.nn.Module):
@@ -73,8 +74,7 @@ def node(tmp_path):
                 "_target_": "mmexp.evaluation.benchmark.Benchmark",
                 "annotations": str(tmp_path / "qa.jsonl"),
                 "image_folder": str(tmp_path),
-                "metric": "lab_family",
-                "variant": "exact",
+                "metric": metric_node("lab_family", "exact"),
                 "response_format": "word",
                 "max_new_tokens": 4,
                 "limit": None,
@@ -96,8 +96,7 @@ def test_every_rotation_of_a_question_is_in_the_predictions(seen, node, tmp_path
     circular = node["benchmarks"]["lab"] | {
         "_target_": "mmexp.evaluation.circular.CircularBenchmark",
         "annotations": str(tmp_path / "choices.jsonl"),
-        "metric": "mmbench",
-        "variant": "vlmevalkit",
+        "metric": metric_node("mmbench", "vlmevalkit"),
         "families": ["choice"],
     }
     node["model"]["answers"] |= {"one?\nA. x\nB. y": "B", "one?\nA. y\nB. x": "B"}
@@ -126,7 +125,7 @@ def test_result(seen, node, tmp_path):
     assert result["missing_aggregates"] == {"other": ["pope"]}
     assert (result["trial_key"], result["stage_keys"]) == ("abc", {"align": "k", "world": "w"})
     assert result["config_choices"] == {"projector": "linear"}
-    assert result["scoring"]["benchmarks"] == {"lab": {"metric": "lab_family", "variant": "exact"}}
+    assert result["scoring"]["benchmarks"] == {"lab": {"metric": metric_node("lab_family", "exact")}}
     assert result["scoring"]["aggregates"]["overall"] == {"metrics": {"count": 1, "color": 0.5}}
     costs = result["costs"]
     assert (costs["parameters"], costs["parameters_by_part"]) == (16, {"llm": 12, "projector": 4})

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from mmexp.evaluation.metrics import HEADLINE, make_metric
+from mmexp.evaluation.metrics import HEADLINE
 from mmexp.evaluation.metrics.anls import edit_distance
 from mmexp.evaluation.metrics.base import Answers
 from mmexp.evaluation.metrics.ocrbench import CATEGORIES, MATH
+from tests.rules import make_metric
 
 LMMS, VLME = "lmms_eval", "vlmevalkit"
 

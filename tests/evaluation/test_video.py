@@ -10,7 +10,6 @@ from PIL import Image
 
 from mmexp.errors import UserError
 from mmexp.evaluation.generation import generate_answers
-from mmexp.evaluation.metrics import make_metric
 from mmexp.evaluation.result import read_predictions, read_result
 from mmexp.evaluation.stage import EvaluateStage
 from mmexp.evaluation.video_benchmark import VideoBenchmark
@@ -19,6 +18,7 @@ from mmexp.instantiate import instantiate
 from mmexp.interfaces import ImageBatch
 from mmexp.lab.video_stage import write_video
 from mmexp.model.build import load_model
+from tests.rules import make_metric, metric_node
 from tests.tiny import NUM_VISUAL, TEMPLATE, convnext_node, runtime_node, save_checkpoint, tiny_spec
 
 MAX_POOL = {"_target_": "mmexp.model.video.aggregation.MaxPool", "frames": 4, "kernel": 2}
@@ -64,8 +64,7 @@ def node(path: str, folder, video: dict[str, Any] = MAX_POOL, **changes: Any) ->
         "annotations": path,
         "video_folder": str(folder),
         "video": video,
-        "metric": "video_qa",
-        "variant": "exact",
+        "metric": metric_node("video_qa", "exact"),
         "response_format": None,
         "max_new_tokens": 3,
         "limit": None,

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from mmexp.cli.convert import main
-from mmexp.config import Composer
+from mmexp.config import Composer, options
 from mmexp.data.sources.llava_json import LlavaJson
 from mmexp.data.sources.qa_jsonl import QaJsonl
 from mmexp.errors import UserError
-from mmexp.interchange.datasets import CONVERTERS
 from mmexp.interchange.datasets.vqa import as_question
 
 REFCOCO = {
@@ -230,7 +229,7 @@ def qa(tmp_path: Path, name: str) -> list[Any]:
 def test_every_dataset_of_the_config_has_a_converter_or_shards() -> None:
     with Composer("paper").open() as composer:
         data = composer.compose(["data=honeybee"]).resolved()["data"]["finetune"]
-    converters = {name for name in CONVERTERS if not name.startswith("mix_")}
+    converters = {name for name in options("converter", "paper") if not name.startswith("mix_")}
     assert set(data["datasets"]) == converters == {*RAW, "coyo100m"} == set(data["tasks"]) == set(data["weights"])
     assert sum(data["weights"].values()) == 39
 
@@ -360,7 +359,7 @@ def test_the_command_names_its_mistakes(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["--help"]) == 0
     assert all(name in capsys.readouterr().out for name in ["mmexp convert NAME RAW OUT"])
     for arguments, message in (
-        (["gqaa", "x", "y"], "no dataset 'gqaa'; did you mean 'gqa'"),
+        (["gqaa", "x", "y"], "no converter 'gqaa'; did you mean 'gqa'"),
         (["gqa", str(tmp_path / "none"), "y"], "needed is a folder with train_balanced_questions.json"),
         (["gqa", "x"], "NAME RAW OUT are needed"),
         (["gqa", str(tmp_path), str(tmp_path / "out")], "no file .*train_balanced_questions.json"),

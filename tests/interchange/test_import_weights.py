@@ -46,7 +46,7 @@ def test_a_released_projector_is_loaded_where_it_belongs(tmp_path: Path) -> None
 def test_mistakes_are_named(tmp_path: Path) -> None:
     for arguments, message in (
         (["honeybe", "a", "b"], "no importer 'honeybe'; did you mean 'honeybee'"),
-        (["honeybee", "a"], "honeybee CKPT OUT are needed"),
+        (["honeybee", "a"], "NAME CKPT OUT are needed"),
         (["honeybee", str(tmp_path / "none"), str(tmp_path / "out")], "no .safetensors or .bin file there"),
     ):
         with pytest.raises(UserError, match=message):

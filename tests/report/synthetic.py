@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmexp.evaluation.metrics import Answers, make_metric, metric_name
+from mmexp.evaluation.metrics import Answers, metric_name
 from mmexp.evaluation.result import aggregate, write_predictions, write_result
 from mmexp.report.results import SweepResults, Trial
+from tests.rules import make_metric, metric_node
 
 FAMILIES = ("existence", "count", "attribute", "absolute_position", "relative_position")
 OVERALL = {"overall": {"metrics": dict.fromkeys(FAMILIES, 1)}}
@@ -47,7 +48,7 @@ def write_run(folder: Path, answers: Answers, **extra) -> None:
             "seconds": 51.5,
             "trained_stages": ["align", "finetune"],
         },
-        "scoring": {"benchmarks": {"lab": {"metric": "lab_family", "variant": "exact"}}, "aggregates": OVERALL},
+        "scoring": {"benchmarks": {"lab": {"metric": metric_node("lab_family", "exact")}}, "aggregates": OVERALL},
     }
     write_result(folder, result | extra)
     curve = [

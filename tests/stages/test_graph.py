@@ -74,7 +74,7 @@ def test_a_key_is_the_same_after_a_round_trip_through_json():
         ({"recipe__stages__align": {"value": 1}}, r"recipe.stages.align: a stage needs a _target_"),
         ({"evaluation___target_": "tests.fakes.Scor"}, r"evaluation._target_.*did you mean 'Score'"),
         ({"evaluation___target_": "tests.fake.Score"}, r"no module 'tests.fake'"),
-        ({"evaluation___target_": "pathlib.Path"}, r"is not a stage"),
+        ({"evaluation___target_": "mmexp.data.turns.SingleTurn"}, r"is not a stage"),
     ],
 )
 def test_mistakes_name_the_config_key(changes, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmexp.evaluation.metrics import Answers, make_metric
+from mmexp.evaluation.metrics import Answers
 from mmexp.statistics.measurements import (
     Measurements,
     Noise,
@@ -15,6 +15,7 @@ from mmexp.statistics.measurements import (
     question_weights,
 )
 from tests.report.synthetic import lab_answers, sweep, trial, write_run
+from tests.rules import make_metric
 
 OVERALL = "overall"
 

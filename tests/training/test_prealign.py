@@ -13,6 +13,7 @@ from mmexp.model.mllm import Mllm
 from mmexp.training.parameters import freeze_and_group, trained_names
 from mmexp.training.stage import TrainStage
 from tests.tiny import (
+    COSINE,
     clip_node,
     convnext_node,
     data_node,
@@ -58,7 +59,12 @@ def train(world: Path, folder: Path, names: list[str], init_from: Any, **trainab
         trainable=trainable,
         data=data_node(save_dataset(world / "data", count=8), batch_size=4),
         optimizer={"_target_": "torch.optim.AdamW", "weight_decay": 0.0},
-        schedule={"steps": 2, "warmup_ratio": 0.0, "decay": "cosine", "clip_norm": 1.0},
+        schedule={
+            "steps": 2,
+            "warmup_ratio": 0.0,
+            "decay": COSINE,
+            "clip_norm": 1.0,
+        },
         precision="fp32",
         seed=0,
         num_threads=1,

@@ -5,11 +5,12 @@ import torch
 
 from mmexp.errors import UserError
 from mmexp.training.schedule import make_schedule
+from tests.tiny import COSINE
 
 
 def rates(**changes) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    values = {"steps": 100, "warmup_ratio": 0.1, "decay": "cosine", **changes}
+    values = {"steps": 100, "warmup_ratio": 0.1, "decay": COSINE, **changes}
     schedule = make_schedule(optimizer, **values)
     found = []
     for _ in range(101):
@@ -28,9 +29,9 @@ def test_without_floor_from_zero_to_zero() -> None:
     assert found[100] == pytest.approx(0)
 
 
-@pytest.mark.parametrize("decay", ["cosine", "linear"])
+@pytest.mark.parametrize("decay", ["Cosine", "Linear"])
 def test_a_floor_is_where_it_begins_and_ends(decay: str) -> None:
-    found = rates(floor=0.25, decay=decay)
+    found = rates(floor=0.25, decay={"_target_": f"mmexp.training.schedule.{decay}"})
     assert found[0] == found[100] == pytest.approx(0.5)
     assert found[10] == pytest.approx(2.0)
     assert found[55] == pytest.approx(0.5 + 1.5 / 2)

@@ -12,7 +12,7 @@ from mmexp.errors import UserError
 from mmexp.model.build import load_model, load_trained
 from mmexp.training.callbacks import CHECKPOINT
 from mmexp.training.stage import TrainStage
-from tests.tiny import data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
+from tests.tiny import COSINE, data_node, runtime_node, save_checkpoint, save_dataset, tiny_spec
 
 STEPS = 5
 
@@ -38,7 +38,12 @@ def stage(world: Path, **changes: Any) -> TrainStage:
         "trainable": {"projector": 1e-2, "llm": 1e-3},
         "data": data_node(save_dataset(world / "data", count=12)),
         "optimizer": {"_target_": "torch.optim.AdamW", "weight_decay": 0.0},
-        "schedule": {"steps": STEPS, "warmup_ratio": 0.2, "decay": "cosine", "clip_norm": 1.0},
+        "schedule": {
+            "steps": STEPS,
+            "warmup_ratio": 0.2,
+            "decay": COSINE,
+            "clip_norm": 1.0,
+        },
         "precision": "fp32",
         "seed": 0,
         "num_threads": 1,
@@ -167,6 +172,11 @@ def test_mistakes_are_named(world: Path, tmp_path: Path) -> None:
         stage(world, precision="bf61")
     with pytest.raises(UserError, match="'projektor' matches no parameter"):
         train(tmp_path, world, trainable={"projektor": 1e-3})
-    schedule = {"steps": 2, "warmup_ratio": 0.0, "decay": "cosin", "clip_norm": 1.0}
-    with pytest.raises(UserError, match="did you mean 'cosine'"):
+    schedule = {
+        "steps": 2,
+        "warmup_ratio": 0.0,
+        "decay": {"_target_": "mmexp.training.schedule.Cosin"},
+        "clip_norm": 1.0,
+    }
+    with pytest.raises(UserError, match="did you mean 'Cosine'"):
         train(tmp_path, world, schedule=schedule)

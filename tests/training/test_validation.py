@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmexp.errors import UserError
+from tests.rules import metric_node
 from tests.tiny import TEMPLATE
 from tests.training.test_stage import equal, reference, spec, train, world
 
@@ -22,8 +23,7 @@ def validation(world: Path, every: int) -> dict[str, Any]:
         "_target_": "mmexp.evaluation.benchmark.Benchmark",
         "annotations": str(world / "qa.jsonl"),
         "image_folder": str(world / "data"),
-        "metric": "lab_family",
-        "variant": "exact",
+        "metric": metric_node("lab_family", "exact"),
         "response_format": None,
         "max_new_tokens": 3,
         "limit": None,

@@ -1,47 +1,68 @@
-"""Scoring rules: one file per family of benchmarks, found by name."""
+"""Scoring rules: one file per family of benchmarks, named by ``_target_`` in a benchmark's node ``metric``."""
 
-from mmexp.errors import UserError, nearest
-from mmexp.evaluation.metrics.anls import Anls
+from collections.abc import Mapping
+from typing import Any
+
+from mmexp.errors import UserError
 from mmexp.evaluation.metrics.base import HEADLINE, Answers, Metric
-from mmexp.evaluation.metrics.choice import MultipleChoice
-from mmexp.evaluation.metrics.exact_match import Gqa, LabFamily
-from mmexp.evaluation.metrics.mmbench import MmBench
-from mmexp.evaluation.metrics.mme import Mme
-from mmexp.evaluation.metrics.ocrbench import OcrBench
-from mmexp.evaluation.metrics.pope import Pope
-from mmexp.evaluation.metrics.referring import Referring
-from mmexp.evaluation.metrics.relaxed import RelaxedAccuracy
-from mmexp.evaluation.metrics.scienceqa import ScienceQa
-from mmexp.evaluation.metrics.seed import SeedBench
-from mmexp.evaluation.metrics.video_qa import VideoQa
-from mmexp.evaluation.metrics.vqa import TextVqaAccuracy, VqaAccuracy
+from mmexp.instantiate import instantiate, locate
 
-METRICS: dict[str, type[Metric]] = {
-    "anls": Anls,
-    "gqa": Gqa,
-    "lab_family": LabFamily,
-    "mmbench": MmBench,
-    "mme": Mme,
-    "multiple_choice": MultipleChoice,
-    "ocrbench": OcrBench,
-    "pope": Pope,
-    "referring": Referring,
-    "relaxed_accuracy": RelaxedAccuracy,
-    "scienceqa": ScienceQa,
-    "seed": SeedBench,
-    "textvqa": TextVqaAccuracy,
-    "video_qa": VideoQa,
-    "vqav2": VqaAccuracy,
+FORMER_NAMES = {
+    "anls": "anls.Anls",
+    "gqa": "exact_match.Gqa",
+    "lab_family": "exact_match.LabFamily",
+    "mmbench": "mmbench.MmBench",
+    "mme": "mme.Mme",
+    "multiple_choice": "choice.MultipleChoice",
+    "ocrbench": "ocrbench.OcrBench",
+    "pope": "pope.Pope",
+    "referring": "referring.Referring",
+    "relaxed_accuracy": "relaxed.RelaxedAccuracy",
+    "scienceqa": "scienceqa.ScienceQa",
+    "seed": "seed.SeedBench",
+    "textvqa": "vqa.TextVqaAccuracy",
+    "video_qa": "video_qa.VideoQa",
+    "vqav2": "vqa.VqaAccuracy",
 }
+"""How results of earlier versions call a metric -> its class in this package."""
 
-__all__ = ["HEADLINE", "METRICS", "Answers", "Metric", "make_metric", "metric_name"]
+__all__ = ["HEADLINE", "Answers", "Metric", "make_metric", "metric_name", "names_itself", "recorded_metric"]
 
 
-def make_metric(name: str, variant: str) -> Metric:
-    """Raises ``UserError`` for a name or variant that does not exist."""
-    if name not in METRICS:
-        raise UserError(f"metric: no '{name}'; {nearest(name, METRICS)}")
-    return METRICS[name](variant)
+def make_metric(node: Mapping[str, Any], key: str = "metric") -> Metric:
+    """The scoring rule that a node ``{_target_, variant, ...}`` describes.
+
+    Raises:
+        UserError: no such class or variant, or a class that is no ``Metric``.
+    """
+    if isinstance(node, str):
+        hint = f"metric: {{_target_: {_former(node)}, variant: ...}}" if node in FORMER_NAMES else "see docs/extend.md"
+        raise UserError(f"{key}: '{node}' is not a node; write {hint}")
+    metric: Metric = instantiate(node, key, expect=Metric)
+    return metric
+
+
+def recorded_metric(record: Mapping[str, Any]) -> Metric | None:
+    """The rule that a result was scored by: of an entry of its ``scoring.benchmarks``, also of earlier versions.
+
+    Returns:
+        None when the entry does not say, or names what is not there any more.
+    """
+    node = record.get("metric")
+    if isinstance(node, str) and node in FORMER_NAMES:
+        node = {"_target_": _former(node), "variant": record.get("variant")}
+    try:
+        return make_metric(node) if isinstance(node, Mapping) else None
+    except UserError:
+        return None
+
+
+def names_itself(node: Any) -> bool:
+    """Whether the metric of a benchmark's node reports values under their own names, such as question families."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return False
+    found: Any = locate(str(node["_target_"]), "metric", Metric)
+    return bool(found.own_names)
 
 
 def metric_name(metric: Metric, benchmark: str, value: str) -> str:
@@ -49,3 +70,7 @@ def metric_name(metric: Metric, benchmark: str, value: str) -> str:
     if value == HEADLINE:
         return benchmark
     return value if metric.own_names else f"{benchmark}_{value}"
+
+
+def _former(name: str) -> str:
+    return f"{__name__}.{FORMER_NAMES[name]}"

@@ -1,25 +1,14 @@
 """What converters share: reading raw files with their mistakes named, and writing JSON lines."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmexp.errors import UserError
 from mmexp.files import replacing
+from mmexp.interfaces import Converter
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Converter:
-    """How a dataset is made from its raw files."""
-
-    records: Callable[[Path], Iterator[Record]]
-    """Folder of the raw files -> records."""
-    raw: str
-    """What must be in the folder."""
 
 
 def convert(converter: Converter, raw: Path, out: Path) -> tuple[int, int]:
@@ -38,7 +27,7 @@ def convert(converter: Converter, raw: Path, out: Path) -> tuple[int, int]:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 written += 1
         if not written:
-            raise UserError(f"{raw}: no usable record; needed is a {converter.raw}")
+            raise UserError(f"{raw}: no usable record; needed is a {converter.needs}")
     return written, empty
 
 

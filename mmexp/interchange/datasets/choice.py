@@ -12,25 +12,31 @@ QUESTION = re.compile(r"(?P<question>.+?)\nContext: (?P<context>.*?)\nOptions: (
 ANSWER = re.compile(r"ANSWER:\s*([A-Z])\.?\s*$")
 
 
-def sqa(raw: Path) -> Iterator[Record]:
+class ScienceQa:
     """Questions with context and options in one text, the answer after ``###``; half of them have no image."""
-    path = raw / "llava_train_QCM-LEPA.json"
-    for place, item in enumerate(load_list(path)):
-        where = f"{path}[{place}]"
-        asked, answered = (entry["value"] for entry in field(item, "conversations", where)[:2])
-        question, context, choices = parse_question(asked, where)
-        letter = ANSWER.search(answered.strip())
-        if letter is None or letter[1] not in LETTERS[: len(choices)]:
-            raise UserError(f"{where}: no 'ANSWER: X.' with one of its {len(choices)} options at the end of the answer")
-        yield {
-            "question_id": str(item.get("id", place)),
-            **({"image": item["image"]} if item.get("image") else {}),
-            "question": question,
-            "choices": choices,
-            "answer": letter[1],
-            "format": "letter",
-            "fields": {"context": context, "full_question": f"{question}\nContext: {context}"},
-        }
+
+    needs = "folder with llava_train_QCM-LEPA.json"
+
+    def records(self, raw: Path) -> Iterator[Record]:
+        path = raw / "llava_train_QCM-LEPA.json"
+        for place, item in enumerate(load_list(path)):
+            where = f"{path}[{place}]"
+            asked, answered = (entry["value"] for entry in field(item, "conversations", where)[:2])
+            question, context, choices = parse_question(asked, where)
+            letter = ANSWER.search(answered.strip())
+            if letter is None or letter[1] not in LETTERS[: len(choices)]:
+                raise UserError(
+                    f"{where}: no 'ANSWER: X.' with one of its {len(choices)} options at the end of the answer"
+                )
+            yield {
+                "question_id": str(item.get("id", place)),
+                **({"image": item["image"]} if item.get("image") else {}),
+                "question": question,
+                "choices": choices,
+                "answer": letter[1],
+                "format": "letter",
+                "fields": {"context": context, "full_question": f"{question}\nContext: {context}"},
+            }
 
 
 def parse_question(text: str, where: str) -> tuple[str, str, list[str]]:
@@ -48,20 +54,24 @@ def parse_question(text: str, where: str) -> tuple[str, str, list[str]]:
     return found["question"].strip(), found["context"].strip(), options
 
 
-def aokvqa(raw: Path) -> Iterator[Record]:
+class AokVqa:
     """The choices; direct answers and rationales are not used, as in Honeybee."""
-    path = raw / "aokvqa_v1p0_train.json"
-    for place, item in enumerate(load_list(path)):
-        where = f"{path}[{place}]"
-        choices, number = field(item, "choices", where), field(item, "correct_choice_idx", where)
-        if not 0 <= number < len(choices):
-            raise UserError(f"{where}: correct_choice_idx {number} of {len(choices)} choices")
-        yield {
-            "question_id": field(item, "question_id", where),
-            "image": f"{field(item, 'image_id', where):012d}.jpg",
-            "question": field(item, "question", where),
-            "choices": choices,
-            "answer": LETTERS[number],
-            "format": "letter",
-            "fields": {"full_question": item["question"]},
-        }
+
+    needs = "folder with aokvqa_v1p0_train.json"
+
+    def records(self, raw: Path) -> Iterator[Record]:
+        path = raw / "aokvqa_v1p0_train.json"
+        for place, item in enumerate(load_list(path)):
+            where = f"{path}[{place}]"
+            choices, number = field(item, "choices", where), field(item, "correct_choice_idx", where)
+            if not 0 <= number < len(choices):
+                raise UserError(f"{where}: correct_choice_idx {number} of {len(choices)} choices")
+            yield {
+                "question_id": field(item, "question_id", where),
+                "image": f"{field(item, 'image_id', where):012d}.jpg",
+                "question": field(item, "question", where),
+                "choices": choices,
+                "answer": LETTERS[number],
+                "format": "letter",
+                "fields": {"full_question": item["question"]},
+            }

@@ -10,25 +10,33 @@ LLAVA_FILES = ("complex_reasoning_77k.json", "conversation_58k.json", "detail_23
 ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 
 
-def llava150k(raw: Path) -> Iterator[Record]:
+class Llava150K:
     """All three files, one after the other."""
-    for name in LLAVA_FILES:
-        for place, item in enumerate(load_list(raw / name)):
-            where = f"{raw / name}[{place}]"
-            yield {
-                "id": f"{name.split('_')[0]}_{field(item, 'id', where)}",
-                "image": field(item, "image", where),
-                "conversations": field(item, "conversations", where),
-            }
+
+    needs = "folder with complex_reasoning_77k.json, conversation_58k.json and detail_23k.json"
+
+    def records(self, raw: Path) -> Iterator[Record]:
+        for name in LLAVA_FILES:
+            for place, item in enumerate(load_list(raw / name)):
+                where = f"{raw / name}[{place}]"
+                yield {
+                    "id": f"{name.split('_')[0]}_{field(item, 'id', where)}",
+                    "image": field(item, "image", where),
+                    "conversations": field(item, "conversations", where),
+                }
 
 
-def sharegpt(raw: Path) -> Iterator[Record]:
+class ShareGpt:
     """What a person did not begin and what has no answer is cut off; a conversation without exchange is left out."""
-    path = raw / "llava_v1_5_sharegpt40k.json"
-    for place, item in enumerate(load_list(path)):
-        entries = exchanges(field(item, "conversations", f"{path}[{place}]"))
-        if entries:
-            yield {"id": str(item.get("id", place)), "conversations": entries}
+
+    needs = "folder with llava_v1_5_sharegpt40k.json"
+
+    def records(self, raw: Path) -> Iterator[Record]:
+        path = raw / "llava_v1_5_sharegpt40k.json"
+        for place, item in enumerate(load_list(path)):
+            entries = exchanges(field(item, "conversations", f"{path}[{place}]"))
+            if entries:
+                yield {"id": str(item.get("id", place)), "conversations": entries}
 
 
 def exchanges(entries: list[dict[str, Any]]) -> list[dict[str, str]]:

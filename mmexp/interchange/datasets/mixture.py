@@ -8,28 +8,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmexp.errors import UserError
+from mmexp.errors import UserError, nearest
 from mmexp.interchange.datasets.base import Record, field, load_list
 
 MIXTURE = "llava_v1_5_mix665k.json"
 OKVQA = "OpenEnded_mscoco_train2014_questions.json"
 SOURCES = ("llava", "vqav2", "gqa", "okvqa", "ocrvqa", "aokvqa", "textcaps", "refcoco", "vg", "sharegpt")
 BY_FOLDER = {"gqa": "gqa", "ocr_vqa": "ocrvqa", "textvqa": "textcaps", "vg": "vg"}
+BY_OKVQA = ("vqav2", "okvqa")
+"""Sources that only OKVQA's questions tell apart."""
 COCO = "coco"
 REGION = ("Provide a short description for this region.", "Provide the bounding box coordinate of the region")
 LETTER = "Answer with the option's letter from the given choices directly."
 WORD = "Answer the question using a single word or phrase."
 
 
-def mixture(raw: Path, source: str) -> Iterator[Record]:
+class MixtureSource:
     """The records of one source, as they are."""
-    path = raw / MIXTURE
-    questions: set[str] = set()
-    if source in ("vqav2", "okvqa"):
-        questions = {field(item, "question", str(raw / OKVQA)) for item in load_list(raw / OKVQA, "questions")}
-    for place, item in enumerate(load_list(path)):
-        if source_of(item, questions, f"{path}[{place}]") == source:
-            yield item
+
+    def __init__(self, *, source: str) -> None:
+        if source not in SOURCES:
+            raise UserError(f"source: no '{source}'; {nearest(source, SOURCES)}")
+        self.source = source
+        self.needs = f"folder with {MIXTURE}" + (f" and OKVQA's {OKVQA}" if source in BY_OKVQA else "")
+
+    def records(self, raw: Path) -> Iterator[Record]:
+        path = raw / MIXTURE
+        questions: set[str] = set()
+        if self.source in BY_OKVQA:
+            questions = {field(item, "question", str(raw / OKVQA)) for item in load_list(raw / OKVQA, "questions")}
+        for place, item in enumerate(load_list(path)):
+            if source_of(item, questions, f"{path}[{place}]") == self.source:
+                yield item
 
 
 def source_of(record: Any, okvqa: set[str], where: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mmexp.config.schema import Node
 from mmexp.errors import UserError, nearest
-from mmexp.evaluation.metrics import METRICS
+from mmexp.evaluation.metrics import names_itself
 from mmexp.instantiate import instantiate, locate
 from mmexp.sweeping.search.space import Space
 from mmexp.sweeping.spec.trials import Measured
@@ -73,7 +73,7 @@ def check_metrics(objectives: Sequence[Objective], config: Mapping[str, Any]) ->
     """
     benchmarks = config.get("benchmarks") or {}
     known = {*(config.get("aggregates") or {}), *benchmarks, *COSTS}
-    open_ended = any(METRICS[node["metric"]].own_names for node in benchmarks.values() if node.get("metric") in METRICS)
+    open_ended = any(names_itself(node.get("metric")) for node in benchmarks.values())
     for objective in objectives:
         part = any(objective.metric.startswith(f"{name}_") for name in benchmarks)
         if objective.metric not in known and not open_ended and not part and benchmarks:
@@ -93,22 +93,24 @@ def make_sampler(node: Mapping[str, Any], space: Space, controller: int, num_tri
     Raises:
         UserError: an argument that it does not have, a grid over an interval.
     """
+    from optuna.samplers import BaseSampler
+
     where = f"{KEY}.sampler"
-    takes = inspect.signature(locate(str(node.get("_target_")), where)).parameters
+    takes = inspect.signature(locate(str(node.get("_target_")), where, BaseSampler)).parameters
     facts: dict[str, Any] = {}
     if "seed" in takes:
         seed = (int(node.get("seed") or 0) * 1_000_003 + num_trials * 1009 + controller) % 2**32
         node = {**node, "seed": seed}
     if "search_space" in takes:
         facts["search_space"] = {dimension.name: _finite(dimension, where) for dimension in space.dimensions}
-    return instantiate(node, where, **facts)
+    return instantiate(node, where, expect=BaseSampler, **facts)
 
 
 def make_pruner(node: Mapping[str, Any] | None) -> Any:
     """Optuna's pruner, or one's own; the one that never prunes where none is asked for."""
-    from optuna.pruners import NopPruner
+    from optuna.pruners import BasePruner, NopPruner
 
-    return instantiate(node, f"{KEY}.pruner") if node else NopPruner()
+    return instantiate(node, f"{KEY}.pruner", expect=BasePruner) if node else NopPruner()
 
 
 def _finite(dimension: Any, where: str) -> list[Any]:

@@ -282,7 +282,7 @@ class RoundRobin(Strategy):
         seeds = len(self.sweep.seeds)
         if node is None:
             return SeedNoise() if seeds > 1 else MinImprovement(0.0)
-        rule: StopRule = instantiate(node, f"{SEARCH}.stop")
+        rule: StopRule = instantiate(node, f"{SEARCH}.stop", expect=StopRule)
         if seeds < rule.min_seeds:
             raise UserError(f"{SEARCH}.stop: {rule} needs {rule.min_seeds} seeds; give sweep.seeds, or another rule")
         return rule

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmexp.files import DONE
+from mmexp.instantiate import see_working_directory
 from mmexp.sweeping.workers.task import do_work
 
 WATCH_S = 0.5
@@ -29,6 +30,7 @@ def work(task_file: Path, parent: int | None) -> NoReturn:
     """
     if parent is not None:
         threading.Thread(target=end_with, args=(parent,), name="parent watch", daemon=True).start()
+    see_working_directory()
     code = 0 if do_work(task_file).status == DONE else 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
