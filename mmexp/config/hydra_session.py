@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from mmexp.config.folders import config_root, searching
+from mmexp.config.quick_composition import quick_composition
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,34 +25,10 @@ def hydra_open(scale: str) -> Iterator[None]:
     GlobalHydra.instance().clear()
     try:
         with searching(scale), initialize_config_dir(str(config_root() / "conf"), version_base=VERSION_BASE):
-            loader: Any = GlobalHydra.instance().config_loader()
-            loader.repository = _ReadOnce(loader.repository)
-            yield
+            with quick_composition(GlobalHydra.instance().config_loader()):
+                yield
     finally:
         GlobalHydra.instance().hydra = around
-
-
-class _ReadOnce:
-    """Hydra's repository of config files, each read and parsed once for all compositions of a session.
-
-    Parsing YAML is a third of a composition. Hydra copies its repository for each composition and merges what it gets
-    in place, so a copy is the same repository, and each composition gets copies of the files.
-    """
-
-    def __init__(self, repository: Any) -> None:
-        self._repository = repository
-        self._loaded: dict[str, Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._repository, name)
-
-    def __deepcopy__(self, memo: Any) -> "_ReadOnce":
-        return self
-
-    def load_config(self, config_path: str) -> Any:
-        if config_path not in self._loaded:
-            self._loaded[config_path] = self._repository.load_config(config_path)
-        return deepcopy(self._loaded[config_path])
 
 
 def register_resolvers() -> None:

@@ -79,13 +79,11 @@ def product(folder: Path, pattern: str) -> Path:
 
 def test_the_page_has_every_kind_of_part() -> None:
     own = {path.split("/")[1] for section in sections().values() for path in section.files if path.startswith("conf/")}
-    assert own == set(groups("lab")) - WITHOUT
+    assert own == {*groups("lab"), "hydra"} - WITHOUT
     for title in ("Optimizer", "Logger", "Metric", "Stage"):
         assert title in sections()
     text = PAGE.read_text()
     assert text.count("```") == 2 * sum(len(section.files) for section in sections().values())
-    for heading in ("### Kind of sweep", "### Sampler, pruner, stop rule", "### Launcher"):
-        assert heading in text
 
 
 def test_parts_of_the_model(tmp_path: Path) -> None:
@@ -121,6 +119,27 @@ def test_training_evaluation_and_a_stage(tmp_path: Path) -> None:
     assert len(lines) == 3 and all('"step": ' in text for text in lines)  # two stages, and the scores
     listed = mmexp(tmp_path, "list", "decay")
     assert "mine" in listed and "A tenth of the rate from half of the way on" in listed
+
+
+def test_a_kind_of_sweep_and_a_launcher(tmp_path: Path) -> None:
+    """The first row is good enough, so the second is not run; the launcher says what it does."""
+    for title in ("Kind of sweep", "Launcher"):
+        sections()[title].write(tmp_path)
+    launcher = [word for word in sections()["Launcher"].commands[0] if word.startswith("hydra")]
+    said = mmexp(tmp_path, *sections()["Kind of sweep"].commands[0], *launcher, *CHEAP)
+    assert "hello" in said and "now finetune" in said and "the end" in said
+    [ledger] = (tmp_path / "mmexp_out" / "sweeps").rglob("ledger.json")
+    found = json.loads(ledger.read_text())
+    assert [trial["row"] for trial in found["trials"]] == ["linear"] and found["search"]["kind"] == "until_good"
+
+
+def test_a_sampler_and_a_stop_rule_are_checked_before_anything_is_run(tmp_path: Path) -> None:
+    section = sections()["Sampler, pruner, stop rule"]
+    section.write(tmp_path)
+    sampled, greedy = section.commands
+    assert "2 points; Alphabetical, 1 trials" in mmexp(tmp_path, *sampled, "--dry-run", *CHEAP)
+    assert "at most 3 trials" in mmexp(tmp_path, *greedy, "--dry-run", *CHEAP)
+    assert not (tmp_path / "mmexp_out").exists()
 
 
 def test_a_dataset_of_ones_own_is_converted(tmp_path: Path) -> None:
@@ -160,7 +179,10 @@ def test_each_example_by_itself(title: str, tmp_path: Path) -> None:
     section.write(tmp_path)
     released(tmp_path)
     for command in section.commands:
-        said = mmexp(tmp_path, *command, *(CHEAP if command[0] == "run" else ()))
+        said = mmexp(tmp_path, *command, *(CHEAP if command[0] in ("run", "sweep") else ()))
+    if command[0] == "sweep":
+        assert "report: " in said
+        return
     result = finished(said, tmp_path) / "result.json"
     assert json.loads(result.read_text())["metrics"]
 
