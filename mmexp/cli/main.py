@@ -15,17 +15,17 @@ mmexp: ablations over multimodal LLMs. A paper's table is one config file.
 
   mmexp list [GROUP]                       what can be composed, with a line each
   mmexp run   experiments=llava15          one run: stages, evaluation, result
-  mmexp sweep llava15/connector            a paper's table; the same command goes on with it
+  mmexp sweep llava15/connector            a paper's table; the same command resumes it
   mmexp plan  llava15/connector            parameters, tokens and samples of each row, before anything is launched
   mmexp eval  RUN_DIR benchmark=[...]      a finished run on further benchmarks
   mmexp report llava15/connector           table, statistics, findings: report.html, .md, .csv, .json
   mmexp convert NAME RAW OUT               a dataset from its official files to JSON lines
-  mmexp import NAME CKPT OUT               released weights, for a stage to go on from
+  mmexp import NAME CKPT OUT               released weights, for a stage to start from
   mmexp store ls|explain KEY|gc            finished stages and runs, why one is not used again, cleaning
   mmexp lab   build|show|check             the drawn world and its small experts
 
   --scale lab|paper    small real models on a drawn world (default), or the paper's models and data
-  --dry-run            of a sweep: validate everything, show trials and stages, start nothing
+  --dry-run            of a run or a sweep: check everything, show what would be made, start nothing
   --explain            of a run: which stages exist, and why a missing one is not an existing one
   key=value            chooses an option or sets a value, as in Hydra; also -m, --cfg job, --info
 
@@ -73,7 +73,7 @@ def guarded(command: str, arguments: Sequence[str]) -> int:
             print(f"mmexp: error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mmexp: interrupted; the same command goes on from here", file=sys.stderr)
+        print("mmexp: interrupted; the same command resumes from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()

@@ -19,7 +19,7 @@ def load_option(group: str, name: str, command: str) -> dict[str, Any]:
     """The node in ``conf/<group>/<name>.yaml``, the user's own file first.
 
     Raises:
-        UserError: no such option, or a file that is no mapping.
+        UserError: no such option, or a file that is not a mapping.
     """
     import yaml
     from omegaconf import OmegaConf

@@ -14,7 +14,7 @@ mmexp store ls                        stages and runs, their sizes, and who refe
 mmexp store explain KEY               one stage or run, and which fields differ from the nearest finished one
 mmexp store gc [--delete] [--runs]    what nobody refers to; deletes it only with --delete
 
-  days=1         gc leaves alone what was changed since (a run that is not in a sweep may go on with it)
+  days=1         gc leaves alone what was changed since (a run outside of sweeps may still need it)
   --runs         gc also takes runs that no sweep refers to, and what only they need
   paths.root=DIR (or MMEXP_OUT), --scale lab|paper
 

@@ -94,7 +94,7 @@ def build_graph(config: Mapping[str, Any], target: str = TERMINAL, fingerprints:
         fingerprints: what was found out for other configs of the same command, so that it is found out once.
 
     Raises:
-        UserError: an unknown or circular reference, two stages of one name, a node that is no stage.
+        UserError: an unknown or circular reference, two stages of one name, a node that is not a stage.
     """
     nodes = stage_nodes(config)
     if target not in nodes:
@@ -140,7 +140,7 @@ def references(value: Any, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str) and value.startswith(PREFIX):
         match = REFERENCE.fullmatch(value)
         if match is None:
-            raise UserError(f"{where}: '{value}' is no reference; write stage:NAME or stage:NAME/sub/path")
+            raise UserError(f"{where}: '{value}' is not a reference; write stage:NAME or stage:NAME/sub/path")
         yield match["name"], where
 
 

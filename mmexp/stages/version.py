@@ -18,7 +18,7 @@ def version_of(target: str, key: str = "_target_") -> int:
         key: config key, for messages.
 
     Raises:
-        UserError: no such module or class, or one of ours that is no stage.
+        UserError: no such module or class, or one of ours that is not a stage.
     """
     check_name(target, key.removesuffix("._target_"))
     module, _, name = target.rpartition(".")

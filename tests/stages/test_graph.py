@@ -68,8 +68,8 @@ def test_a_key_is_the_same_after_a_round_trip_through_json():
     [
         ({"evaluation__parents": ["stage:finetun"]}, r"evaluation.parents\[0\].*'finetun'.*did you mean 'finetune'"),
         ({"lab__stages__base__parents": ["stage:align"]}, r"wait for each other: align -> base -> align"),
-        ({"evaluation__parents": ["stage:fine tune"]}, r"'stage:fine tune' is no reference"),
-        ({"evaluation__parents": ["stage:align/../x"]}, r"is no reference"),
+        ({"evaluation__parents": ["stage:fine tune"]}, r"'stage:fine tune' is not a reference"),
+        ({"evaluation__parents": ["stage:align/../x"]}, r"is not a reference"),
         ({"lab__stages": {"align": {"_target_": "tests.fakes.Count"}}}, r"recipe.stages.align: another stage"),
         ({"recipe__stages__align": {"value": 1}}, r"recipe.stages.align: a stage needs a _target_"),
         ({"evaluation___target_": "tests.fakes.Scor"}, r"evaluation._target_.*did you mean 'Score'"),

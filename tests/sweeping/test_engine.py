@@ -269,7 +269,7 @@ def test_an_edit_of_the_code_is_said_with_what_it_means(tmp_path, monkeypatch, f
         return ()
 
     _, shown = run(tmp_path, trials(tmp_path, ROWS), local(n_jobs=1, fork=fork), then=edit)
-    meaning = "go on with the code that was loaded" if fork else "run the edited code"
+    meaning = "use the code that was loaded" if fork else "run the edited code"
     assert shown.count("a.py was edited") == 1 and f"stages that start from now on {meaning}" in shown
 
 

@@ -302,7 +302,7 @@ class Engine:
         """Say what an edit of the code means for the stages that are still to come."""
         path = self.code.first_edit()
         if path is not None:
-            keeps = "go on with the code that was loaded" if self.launcher.keeps_code else "run the edited code"
+            keeps = "use the code that was loaded" if self.launcher.keeps_code else "run the edited code"
             self.display.event(f"{path} was edited: stages that start from now on {keeps}")
 
     def _parents_done(self, task: Task) -> bool:

@@ -19,7 +19,7 @@ INVALID = "valid"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedPoint:
     """A point, frozen and checked."""
 
     trials: list[Trial]
@@ -49,7 +49,7 @@ class Points:
         """Raises ``UserError`` where the point cannot be composed."""
         return self.sweep.freeze(self.requests(row, point))
 
-    def judge(self, row: str, point: Point) -> Judged:
+    def check(self, row: str, point: Point) -> CheckedPoint:
         """Compose, freeze, measure on meta tensors, validate."""
         try:
             trials = self.freeze(row, point)
@@ -58,11 +58,11 @@ class Points:
             broken = [name for name in self.limits if excess[name] > 0]
             if broken:
                 reason = "; ".join(f"{name} {figures[name]:g}, not {self.limits[name].text(name)}" for name in broken)
-                return Judged(trials, excess, reason)
+                return CheckedPoint(trials, excess, reason)
             self.sweep.check(trials)
         except UserError as error:
-            return Judged([], {INVALID: 1.0}, str(error).splitlines()[0].removeprefix(f"{row}: "))
-        return Judged(trials, {**excess, INVALID: 0.0}, "")
+            return CheckedPoint([], {INVALID: 1.0}, str(error).splitlines()[0].removeprefix(f"{row}: "))
+        return CheckedPoint(trials, {**excess, INVALID: 0.0}, "")
 
     def check_values(self) -> None:
         """Try every value once before anything starts.

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from mmexp.errors import UserError, nearest
 from mmexp.files import DONE, FAILED, KILLED, PRUNED
-from mmexp.sweeping.search.optuna_points import Judged, Points
+from mmexp.sweeping.search.optuna_points import CheckedPoint, Points
 from mmexp.sweeping.search.optuna_record import best_of, told_trials
 from mmexp.sweeping.search.optuna_schema import (
     KEY,
@@ -249,10 +249,10 @@ class OptunaSearch(Strategy):
         """Rows, and all points of a small space, else what the sampler suggests first; infeasible ones are said."""
         found = list(self.rows)
         for number, point in enumerate(self._first_points()):
-            judged = self.points.judge(row_of(number), point)
-            if judged.reason:
-                self.sweep.say(f"infeasible: {' '.join(self.space.overrides(point))}: {judged.reason}")
-            found += [] if judged.reason else [trial.request for trial in judged.trials]
+            checked = self.points.check(row_of(number), point)
+            if checked.reason:
+                self.sweep.say(f"infeasible: {' '.join(self.space.overrides(point))}: {checked.reason}")
+            found += [] if checked.reason else [trial.request for trial in checked.trials]
         return found
 
     def at_most(self) -> int:
@@ -293,13 +293,13 @@ class OptunaSearch(Strategy):
             suggestion = self.open_one.next()
             if suggestion is None:
                 break
-            judged = self.points.judge(suggestion.row, suggestion.point)
-            self.open_one.constrain(suggestion, judged.excess)
-            if judged.reason:
-                self.open_one.tell_infeasible(suggestion, judged.reason)
+            checked = self.points.check(suggestion.row, suggestion.point)
+            self.open_one.constrain(suggestion, checked.excess)
+            if checked.reason:
+                self.open_one.tell_infeasible(suggestion, checked.reason)
                 infeasible += 1
-            elif self._is_new(suggestion, judged):
-                added += [trial.request for trial in judged.trials]
+            elif self._is_new(suggestion, checked):
+                added += [trial.request for trial in checked.trials]
                 infeasible = known = 0
             else:
                 known += 1
@@ -309,9 +309,9 @@ class OptunaSearch(Strategy):
                 break
         return added
 
-    def _is_new(self, suggestion: Suggestion, judged: Judged) -> bool:
+    def _is_new(self, suggestion: Suggestion, checked: CheckedPoint) -> bool:
         """Whether a point must be run; what is known or being run already is not run again."""
-        study, trials = self.open_one, judged.trials
+        study, trials = self.open_one, checked.trials
         keys = tuple(trial.key for trial in trials)
         study.note(suggestion, TRIAL_KEYS, list(keys))
         running, same = self.running.get(keys), self.names.get(keys)

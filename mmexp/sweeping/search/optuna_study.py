@@ -1,8 +1,8 @@
-"""An Optuna study that several controllers ask and tell, and that goes on after any of them was killed.
+"""An Optuna study that several controllers ask and tell, and that survives the death of any of them.
 
 Asking happens under a lock (``mmexp.stages.lock``), so that the budget is kept exactly and no two controllers
 miss each other's running trials. A running trial names its controller; when that one is gone, another takes the trial
-over under its number: its stages go on from their checkpoints.
+over under its number: its stages resume from their checkpoints.
 """
 
 import json

@@ -56,7 +56,7 @@ class Watch:
         }
 
     def stage_of(self, trial: Trial) -> Any:
-        """The stage whose validation counts: the one that the evaluation goes on from."""
+        """The stage whose validation counts: the one that the evaluation starts from."""
         return trial.graph.stages[str(trial.config["recipe"]["last"])]
 
     def values(self, trial: Trial) -> dict[int, float]:

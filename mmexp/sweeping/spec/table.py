@@ -138,7 +138,7 @@ def _as_overrides(axes: Mapping[str, list[Any]], where: str) -> dict[str, tuple[
 
 
 def _read_exclude(node: SweepNode, rows: Mapping[str, Any], axes: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    """Entries with values as texts. Raises ``UserError`` for a name that is no axis, a value that is not there."""
+    """Entries with values as texts. Raises ``UserError`` for a name that is not an axis, a value that is not there."""
     there = {ROW: list(rows)} | {key: [text.split("=", 1)[1] for text in texts] for key, texts in axes.items()}
     for number, entry in enumerate(node.exclude):
         where = f"sweep.exclude[{number}]"
