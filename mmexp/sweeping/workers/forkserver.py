@@ -6,8 +6,10 @@ Its answers come through pipes of its own, so that nothing that a worker or an i
 
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
@@ -20,6 +22,7 @@ from mmexp.sweeping.workers.worker import work_forked
 
 HEAVY = ("torch", "lightning", "transformers", "timm", "mmexp")
 """Packages that are imported before the first worker is forked; of mmexp every module."""
+READY = "ready"
 LOST = 255
 """Exit code that ``multiprocessing`` reports of a process whose server has died."""
 
@@ -29,29 +32,36 @@ SERVER: Any = forkserver._forkserver
 
 
 class ForkServer:
-    """The one fork server of this process.
+    """A share of the one fork server of this process; whoever closes the last share ends it.
 
     Args:
         packages: imported by the server before the first fork.
         threads: variables for numbers of threads, which libraries read when they are loaded.
     """
 
+    _change = threading.RLock()
+    _shares = 0
+    _folder: Path | None = None
+    """Of the server that runs; it has the file ``ready`` once all is imported."""
+
     def __init__(self, packages: Sequence[str], threads: Mapping[str, str]) -> None:
         self.packages, self.threads = packages, threads
-        self._folder = tempfile.TemporaryDirectory(prefix="mmexp-fork-server-")
-        self._ready = Path(self._folder.name) / "ready"
+        with self._change:
+            ForkServer._shares += 1
         self.ensure_running()
 
     def ensure_running(self) -> None:
-        """Start the server where there is none; returns while it is still importing."""
-        if self.is_alive():
-            return
-        self._ready.unlink(missing_ok=True)
-        facts = {preload.PACKAGES: ",".join(self.packages), preload.READY_FILE: str(self._ready)}
-        safe = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        multiprocessing.get_context("forkserver").set_forkserver_preload([preload.__name__])
-        with _environment({**self.threads, **safe, **facts}):
-            forkserver.ensure_running()
+        """Start the server where none is running; returns while it is still importing."""
+        with self._change:
+            if self.is_alive():
+                return
+            self._forget()
+            folder = ForkServer._folder = Path(tempfile.mkdtemp(prefix="mmexp-fork-server-"))
+            facts = {preload.PACKAGES: ",".join(self.packages), preload.READY_FILE: str(folder / READY)}
+            safe = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+            multiprocessing.get_context("forkserver").set_forkserver_preload([preload.__name__])
+            with _environment({**self.threads, **safe, **facts}):
+                forkserver.ensure_running()
 
     @property
     def pid(self) -> int | None:
@@ -64,15 +74,25 @@ class ForkServer:
 
     def is_ready(self) -> bool:
         """Whether all is imported, so that a worker starts at once."""
-        return self._ready.exists() and self.is_alive()
+        folder = self._folder
+        return folder is not None and (folder / READY).exists() and self.is_alive()
 
     def close(self) -> None:
-        """End the server, whatever it does."""
-        if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        SERVER._stop()
-        self._folder.cleanup()
+        """Give up a share; the last one ends the server, whatever it does."""
+        with self._change:
+            ForkServer._shares -= 1
+            if self._shares > 0:
+                return
+            if self.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            SERVER._stop()
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            ForkServer._folder = None
 
 
 class Forked:

@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import sys
 from pathlib import Path
 
 PACKAGES = "MMEXP_PRELOAD"
@@ -43,5 +44,5 @@ def prepare(packages: str, ready: Path) -> None:
     ready.touch()
 
 
-if READY_FILE in os.environ:
+if READY_FILE in os.environ and sys.argv == ["-c"]:  # as multiprocessing starts its server
     prepare(os.environ.pop(PACKAGES, ""), Path(os.environ.pop(READY_FILE)))

@@ -61,7 +61,7 @@ def test_two_encoders_choose_their_own_layers() -> None:
     encoders = {"clip": clip_node(feature_layers=node("dci")), "convnext": convnext_node(feature_layers=node("sci"))}
     fusion = {"_target_": "tests.model.test_seams.TwoStreams"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mmexp.instantiate.ALLOWED_PREFIXES", ("mmexp.", "torch.", "tests."))
+        patch.setattr("mmexp.instantiate._allowed", {"tests"})
         model = Mllm(tiny_spec(encoders=encoders, fusion=fusion), load=False)
     assert [part.dim for part in model.vision.fusion.streams] == [3 * 64, 24 + 8 + 16]
     images = image_batch(2, {"clip": 32, "convnext": 128})
