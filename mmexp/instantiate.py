@@ -12,6 +12,7 @@ where a worker starts a stage, whose spec carries the prefixes.
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,11 +36,12 @@ NEVER = (
 )
 """Parts of them that run or fetch code."""
 
+UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument|multiple values for (keyword )?argument")
+
 Expected = type | str | tuple["type | str", ...]
 """What a place wants of a class: to be a subclass, to have what a Protocol names, or an attribute; or several."""
 
 _allowed: set[str] = set()
-_seen: list[str] = []
 
 
 def see_working_directory() -> None:
@@ -52,8 +54,7 @@ def see_working_directory() -> None:
     named = {os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
     if here in named:
         return
-    sys.path[:] = [entry for entry in sys.path if entry not in ("", here, *_seen)] + [here]
-    _seen[:] = [here]
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)] + [here]
 
 
 def allow_prefixes(prefixes: Iterable[str] | None) -> None:
@@ -116,12 +117,13 @@ def bind(
         raise UserError(f"{key}: has no _target_; it is {node!r}"[:200])
     target = locate(str(node["_target_"]), key, expect)
     parameters = _parameters(target)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return target
     given = [name for name in node if name != "_target_"]
     for name in given:
         if name in facts:
             raise UserError(f"{key}.{name}: is known when the model is built and cannot be set")
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return target
+    for name in given:
         if name not in parameters:
             options = [option for option in parameters if option not in facts]
             raise UserError(f"{key}.{name}: {node['_target_']} has no such argument; {nearest(name, options)}")
@@ -146,9 +148,14 @@ def instantiate(node: Mapping[str, Any], key: str, *, expect: Expected | None = 
     """
     target = locate(str(node["_target_"]), key, expect) if isinstance(node, Mapping) and "_target_" in node else None
     taken = _taken(target, facts) if target else facts
-    built = bind(node, key, taken, expect)(
-        **{name: value for name, value in node.items() if name != "_target_"}, **taken
-    )
+    bound = bind(node, key, taken, expect)
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    try:
+        built = bound(**arguments, **taken)
+    except TypeError as error:
+        if not UNKNOWN_ARGUMENT.search(str(error)):
+            raise
+        raise UserError(f"{key}: {node['_target_']}: {error}") from error  # it passes **kwargs on
     _check_built(built, str(node["_target_"]), key, _each(expect))
     return built
 

@@ -49,17 +49,22 @@ class Arguments:
         return named + [f"++{text}" if text.startswith("sweep.") else text for text in self.overrides]
 
 
-def read_arguments(arguments: Sequence[str], own: Sequence[str] = (), max_names: int = 0) -> Arguments:
+def read_arguments(
+    arguments: Sequence[str], own: Sequence[str] = (), max_names: int = 0, *, name_first: bool = False
+) -> Arguments:
     """Sort a command line.
 
     Args:
         own: flags that this command has beside ``--scale`` and ``--help``.
         max_names: words that it takes, such as the name of a sweep.
+        name_first: the first word is a name whatever is in it: sweeps are called ``NAME@key=value``.
 
     Raises:
         UserError: an unknown flag or scale, too many words.
     """
     found, left = Arguments(), list(arguments)
+    if name_first and left and not left[0].startswith(("-", "sweeps=")):
+        found.names.append(left.pop(0))
     while left:
         word = left.pop(0)
         name, _, value = word.partition("=")

@@ -16,7 +16,7 @@ NAME and overrides as they were given to 'mmexp sweep', or the folder of a sweep
 
 
 def main(arguments: Sequence[str]) -> int:
-    found = read_arguments(arguments, max_names=1)
+    found = read_arguments(arguments, max_names=1, name_first=True)
     if "--help" in found.flags:
         print(HELP, end="")
         return 0
@@ -36,7 +36,7 @@ def find_sweep(found: Arguments) -> Path:
     from mmexp.sweeping.spec.sweep import paths_of, sweep_folder
 
     name = found.names[0]
-    line = read_command_line(found.of_sweep)
+    line = read_command_line(found.overrides if "=" in name else found.of_sweep)
     with Composer(found.scale).open() as composer:
         paths = paths_of(composer.compose([text for text in line.plain if text.startswith("paths")]))
     root = sweep_folder(paths, found.scale, "")
@@ -44,5 +44,6 @@ def find_sweep(found: Arguments) -> Path:
     for folder in candidates:
         if (folder / LEDGER_FILE).is_file():
             return folder
+    wanted = name if "=" in name else line.name
     there = [path.parent.relative_to(root).as_posix() for path in root.rglob(LEDGER_FILE)]
-    raise UserError(f"report: no sweep '{line.name}' has been run at scale {found.scale}; {nearest(line.name, there)}")
+    raise UserError(f"report: no sweep '{wanted}' has been run at scale {found.scale}; {nearest(wanted, there)}")

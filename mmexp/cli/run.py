@@ -153,11 +153,13 @@ def show_result(folder: Path) -> None:
 
 def explain_run(composed: Composed) -> None:
     """Stages of a config: which exist; of a missing one, in which fields the nearest finished one differs."""
+    from mmexp.planning.check import check_trial
     from mmexp.stages.explain import explain
     from mmexp.stages.graph import build_graph
     from mmexp.stages.store import Store
 
     config = resolved(composed)
+    check_trial(config)
     store = Store.from_config(config)
     answers = explain(build_graph(config), store)
     for answer in answers:

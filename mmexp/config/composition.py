@@ -19,6 +19,9 @@ from mmexp.instantiate import allow_prefixes
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+MAX_SEED = 2**32
+NO_OPTIONS = ("null", "true", "false", "")
+"""Values that Hydra does not read as a name."""
 LAUNCHER, SWEEPER = "hydra/launcher", "hydra/sweeper"
 LISTS = ("encoder", "benchmark")
 """Groups of which several options are chosen."""
@@ -140,6 +143,8 @@ def _check_launcher(overrides: Sequence[str], scale: str) -> None:
         if key.replace(".", "/").startswith(SWEEPER):
             raise UserError(f"{override}: sweep.search._target_ says what kind of sweep it is; leave {SWEEPER} out")
         there = options(LAUNCHER, scale) if key == LAUNCHER else {}
+        if key in groups(scale) and value in NO_OPTIONS:
+            raise UserError(f"{override}: must name an option; {nearest(value, options(key, scale))}")
         if key == LAUNCHER and value not in there:
             raise UserError(f"{override}: no such option at scale {scale}; {nearest(value, there)}")
 
@@ -176,8 +181,8 @@ def check(config: "DictConfig", scale: str) -> None:
     _check_top_level(config, scale)
     if isinstance(config.get("sweep"), str):
         raise UserError(f"sweep={config.sweep}: a sweep is chosen with sweeps={config.sweep}")
-    if not OmegaConf.is_interpolation(config, "seed") and not isinstance(config.seed, int):
-        raise UserError(f"seed: '{config.seed}' must be an integer")
+    if not OmegaConf.is_interpolation(config, "seed"):
+        check_seed(config.seed, "seed")
     for name in config.model.encoders:
         node = config.model.encoders[name]
         if not hasattr(node, "get") or "_target_" not in node:
@@ -185,6 +190,14 @@ def check(config: "DictConfig", scale: str) -> None:
                 f"model.encoders.{name}: has no _target_, so no encoder of that name is chosen; "
                 f"choose from: {', '.join(options('encoder', scale))}"
             )
+
+
+def check_seed(seed: Any, key: str) -> None:
+    """Raises ``UserError`` unless it is what NumPy and torch take."""
+    if type(seed) is not int:
+        raise UserError(f"{key}: '{seed}' must be an integer")
+    if not 0 <= seed < MAX_SEED:
+        raise UserError(f"{key}: {seed} must be at least 0 and below {MAX_SEED}")
 
 
 def _check_top_level(config: "DictConfig", scale: str) -> None:

@@ -85,7 +85,7 @@ def options(group: str, scale: str) -> dict[str, Path]:
 
 def headline(path: Path) -> str:
     """First comment line of a config file, directives apart: what the option is."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             if line.startswith("#") and not line.startswith("# @"):
                 return line.lstrip("# ").strip()

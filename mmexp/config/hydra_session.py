@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mmexp.config.folders import config_root, searching
-from mmexp.config.quick_composition import quick_composition
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,6 +18,8 @@ def hydra_open(scale: str) -> Iterator[None]:
     """Hydra is initialised while open; a Hydra application around it gets its own state back."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+
+    from mmexp.config.quick_composition import quick_composition
 
     register_resolvers()
     around = GlobalHydra.instance().hydra

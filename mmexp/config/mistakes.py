@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mmexp.config.folders import OF_COMMANDS, groups, options
+from mmexp.config.folders import OF_COMMANDS, groups, options, search_folders
 from mmexp.config.hydra_session import hydra_open
 from mmexp.errors import UserError, nearest
 
@@ -24,8 +24,35 @@ def user_errors(overrides: Sequence[str], scale: str) -> Iterator[None]:
         yield
     except YAMLError as error:
         raise UserError(f"not YAML: {_one_line(str(error))}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"a config file is not UTF-8: {_not_utf8(scale) or error}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, overrides, scale)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise UserError(f"{_group_by_number(overrides, scale)}: must name an option, as text") from error
+
+
+def _not_utf8(scale: str) -> str:
+    """The first config file of the user's that cannot be read."""
+    for folder in search_folders(scale):
+        for path in folder.rglob("*.yaml"):
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                return str(path)
+    return ""
+
+
+def _group_by_number(overrides: Sequence[str], scale: str) -> str:
+    """The override that chooses an option by a word that YAML reads as a number or a switch."""
+    known = groups(scale)
+    for text in overrides:
+        group, _, option = text.lstrip("+").partition("=")
+        if group in known and not option.isidentifier():
+            return text
+    return " ".join(overrides)
 
 
 def explain(error: BaseException, overrides: Sequence[str], scale: str) -> str:

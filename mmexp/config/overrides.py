@@ -6,8 +6,8 @@ from typing import Any
 from mmexp.errors import UserError
 
 
-def parse(arguments: Sequence[str]) -> list[Any]:
-    """Hydra's own reading of overrides. Raises ``UserError``."""
+def parse(arguments: Sequence[str], where: str = "") -> list[Any]:
+    """Hydra's own reading of overrides; ``where`` they stand, for messages. Raises ``UserError``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -16,7 +16,8 @@ def parse(arguments: Sequence[str]) -> list[Any]:
         try:
             parsed.append(parser.parse_override(text))
         except (HydraException, ValueError):
-            raise UserError(f"'{text}' is not a valid override; write key=value") from None
+            place = f"{where}: " if where else ""
+            raise UserError(f"{place}'{text}' is not a valid override; write key=value") from None
     return parsed
 
 

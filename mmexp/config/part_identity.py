@@ -52,10 +52,11 @@ def part_identity(target: str) -> Identity | None:
         if found is None:
             return None
         return Identity("ours", f"{found[1]} {class_version(*found) or DEFAULT_VERSION}")
-    return _own(module, found[1] if found else name)
+    return _own(module, found[1] if found else name, found[0] if found else module)
 
 
-def _own(module: str, name: str) -> Identity | None:
+def _own(module: str, name: str, written_in: str) -> Identity | None:
+    """``written_in``: the module in which the class is written, which may be another one than ``module``."""
     sources = own_sources(module)
     if not sources:
         return None
@@ -64,9 +65,38 @@ def _own(module: str, name: str) -> Identity | None:
         if not source.is_blank:
             files[_free_name(path, files)] = source.digest
     versions = _versions_of_ours(sources.values())
-    text = "\n".join([*sorted(files.values()), *(f"{part} {number}" for part, number in sorted(versions.items()))])
+    structure = _structure(written_in, sources)
+    text = "\n".join([*structure, *(f"{part} {number}" for part, number in sorted(versions.items()))])
     shown = {file: digest[:SHOWN] for file, digest in files.items()}
     return Identity("own", f"{name} {hashlib.sha256(text.encode()).hexdigest()}", {**shown, **versions})
+
+
+def _structure(written_in: str, sources: Mapping[Path, ModuleSource]) -> list[str]:
+    """Hashes of the files in the order in which they import each other, from that of the class on.
+
+    No name is in it, so that moving files changes nothing; two helpers that change places do.
+    """
+    numbers: dict[Path, int] = {}
+    lines: list[str] = []
+
+    def visit(name: str) -> None:
+        path = module_file(name)
+        source = sources.get(path) if path is not None else None
+        if path is None or source is None or source.is_blank:
+            return
+        if path in numbers:
+            lines.append(f"again {numbers[path]}")
+            return
+        numbers[path] = len(numbers)
+        lines.append(source.digest)
+        for imported in source.imports:
+            for other in (*packages_of(imported), imported):
+                visit(other)
+        lines.append("end")
+
+    for name in (*packages_of(written_in), written_in):
+        visit(name)
+    return lines
 
 
 def own_sources(module: str) -> dict[Path, ModuleSource]:
@@ -103,14 +133,15 @@ def _roots(module: str) -> list[str]:
     top = os.path.realpath(path.parents[depth])
     if Path(top).name in INSTALLED:
         return [os.path.realpath(path.parents[depth - 1] if depth else path)]
-    return [top, os.path.realpath(os.getcwd())]
+    return [os.path.abspath(path.parents[depth]), top, os.getcwd(), os.path.realpath(os.getcwd())]
 
 
 def _is_below(path: Path, roots: list[str]) -> bool:
-    real = Path(os.path.realpath(path))
-    for root in roots:
-        if real == Path(root) or real.is_relative_to(root):
-            return not INSTALLED.intersection(real.relative_to(root).parts)
+    """A link counts where it stands and where it leads to."""
+    for place in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):
+        for root in roots:
+            if place == Path(root) or place.is_relative_to(root):
+                return not INSTALLED.intersection(place.relative_to(root).parts)
     return False
 
 

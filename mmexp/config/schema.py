@@ -88,6 +88,8 @@ def _line(kind: Any, item: Any, where: str) -> str:
     match item["type"]:
         case "extra_forbidden":
             return f"{key}: no such key; {nearest(key.rpartition('.')[2], known)}"
+        case "too_short":
+            return f"{key}: needs at least {item['ctx']['min_length']} value"
         case "missing":
             return f"{key}: is missing"
         case "literal_error":

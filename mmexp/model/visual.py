@@ -4,7 +4,7 @@ Every shape is known when the parts are built, so that a wrong combination is re
 data side knows the number of visual tokens of an image without a forward pass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,8 +100,20 @@ class VisionSide(nn.Module):
         fused = self.fusion(self._encode(images))
         first, second = (self.reduction, self.projector) if self.reduces_first else (self.projector, self.reduction)
         streams = [after(before(stream)) for stream, before, after in zip(fused, first, second, strict=True)]
+        self._check_streams(streams)
         tokens = streams[0].tokens if len(streams) == 1 else torch.cat([stream.tokens for stream in streams], dim=1)
         return self.assembler(tokens, self.grid, images.view_counts, images.sizes)
+
+    def _check_streams(self, streams: Sequence[FeatureMap]) -> None:
+        """What comes out is what was announced: other widths would be scattered over the tokens without an error."""
+        for projector, reduction, stream in zip(self.projector, self.reduction, streams, strict=True):
+            last = projector if self.reduces_first else reduction
+            _, found, width = stream.tokens.shape
+            if (found, width) != (last.num_tokens, projector.out_dim):
+                raise UserError(
+                    f"projector, reduction: {type(projector).__name__} and {type(reduction).__name__} announce "
+                    f"{last.num_tokens} tokens of width {projector.out_dim} and make {found} of width {width}"
+                )
 
     def _encode(self, images: ImageBatch) -> dict[str, list[FeatureMap]]:
         done: dict[str, list[FeatureMap]] = {}

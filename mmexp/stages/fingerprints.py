@@ -150,7 +150,7 @@ def may_be_path(text: str) -> bool:
     """Whether a text looks like a path; whether there is such a thing is another question."""
     if not 0 < len(text) <= MAX_PATH or "\n" in text or "\0" in text or not Path(text).name:
         return False
-    return os.sep in text or re.fullmatch(r"[\w-][\w.-]*\.[A-Za-z]\w*", text) is not None
+    return os.sep in text or re.fullmatch(r"[^.][^/]*\.\w*[A-Za-z]\w*", text) is not None
 
 
 def _settled(found: Listing) -> bool:

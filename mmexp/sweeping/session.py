@@ -69,10 +69,10 @@ def run_sweep(order: Order) -> Path | None:
     with open_sweep(order.scale, order.arguments, order.validate or check_trial, events) as sweep:
         sweep.retry_failed = order.retry_failed
         strategy = strategy_of(sweep)
+        launcher = order.launcher or launcher_of(sweep)
         if order.dry_run:
             preview(strategy, order.console or Console())
             return None
-        launcher = order.launcher or launcher_of(sweep)
         try:
             sweep.slots = launcher.slots
             launcher.prepare(sweep.num_threads())
@@ -84,7 +84,7 @@ def run_sweep(order: Order) -> Path | None:
 def strategy_of(sweep: Sweep) -> Strategy:
     """The kind of sweep that ``sweep.search._target_`` names; a table where there is none. Raises ``UserError``."""
     node, where = sweep.search_node(), "sweep.search"
-    if not node:
+    if sweep.node.search is None:
         return Table(sweep=sweep)
     if "_target_" not in node:
         raise UserError(f"{where}: has no _target_, such as mmexp.sweeping.search.round_robin.RoundRobin")

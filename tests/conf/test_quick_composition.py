@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 from omegaconf import OmegaConf
 
-from mmexp.config import Composer, hydra_session
+from mmexp.config import Composer, quick_composition
 
 OVERRIDES = [
     ("lab", []),
@@ -23,5 +23,5 @@ def test_the_whole_config_is_hydras(scale, overrides, monkeypatch):
         return [(OmegaConf.to_yaml(one.config), one.choices) for one in composed]
 
     quick, again = compose()
-    monkeypatch.setattr(hydra_session, "quick_composition", lambda loader: nullcontext())
+    monkeypatch.setattr(quick_composition, "quick_composition", lambda loader: nullcontext())
     assert quick == again == compose()[0]

@@ -216,10 +216,10 @@ def test_mistakes_in_ones_own_module_are_one_line(here: Path, capsys: pytest.Cap
     (here / "parts_e.py").write_text("import sys\nsys.exit(0)\n")
     for target, said in (
         ("parts_b.Owm", "parts_b has no 'Owm'; did you mean 'Own'?"),
-        ("part_b.Own", "'part_b.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module of this "
-                       "folder; did you mean 'parts_b'?"),
-        ("fancy.Own", "'fancy.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module of this "
-                      "folder; to use an installed package, list it in allow_targets"),
+        ("part_b.Own", "'part_b.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module "
+                       "of this folder; did you mean 'parts_b'?"),
+        ("fancy.Own", "'fancy.Own' is neither in mmexp, torch, lightning, timm, transformers, optuna nor in a module "
+                      "of this folder; to use an installed package, list it in allow_targets"),
         ("mmexp.model.projectr.mlp.MlpProjector", "no module 'mmexp.model.projectr'; did you mean 'projector'?"),
         ("parts_c.Own", "importing parts_c failed: AttributeError: module 'torch' has no attribute 'nothing'"),
         ("parts_d.Own", "parts_d imports 'a_library_that_is_not_there', which is not there"),
@@ -269,7 +269,7 @@ def test_the_working_directory_is_searched_last(here: Path, monkeypatch: pytest.
     other.mkdir()
     monkeypatch.chdir(other)
     see_working_directory()
-    assert sys.path == ["/libraries", str(other)]
+    assert sys.path == ["/libraries", str(here), str(other)]
     monkeypatch.setenv("PYTHONPATH", str(other))
     monkeypatch.setattr(sys, "path", [str(other), "/libraries"])
     see_working_directory()

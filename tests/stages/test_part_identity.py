@@ -179,3 +179,25 @@ def test_no_two_classes_of_ours_that_configs_name_share_a_name():
                 named.setdefault(found[1], set()).add(found)
     assert len(files) > 100 and len(named) > 50
     assert {name: places for name, places in named.items() if len(places) > 1} == {}
+
+
+def test_two_classes_of_one_name_in_one_package_are_two_parts(project):
+    write(project, pack__init="from . import a, b\n", pack__a="class Net: x = 1\n", pack__b="class Net: x = 2\n")
+    assert hashed("pack.a.Net") != hashed("pack.b.Net")
+
+
+def test_helpers_that_change_places_are_another_part(project):
+    text = "from own_first import x\nfrom own_second import y\nclass Part: ...\n"
+    write(project, own=text, own_first="x = 1\n", own_second="y = 22\n")
+    before = hashed("own.Part")
+    write(project, own=text, own_first="y = 22\n", own_second="x = 1\n")
+    assert hashed("own.Part") != before
+
+
+def test_a_linked_module_is_seen(project, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "real.py"
+    elsewhere.write_text("class Part: ...\n")
+    (project / "linked.py").symlink_to(elsewhere)
+    before = hashed("linked.Part")
+    elsewhere.write_text("class Part: x = 1\n")
+    assert hashed("linked.Part") != before

@@ -125,7 +125,7 @@ def test_only_selects_rows_and_keeps_the_others_known():
     [
         (["projector=mlp2x_gelu"], "projector: row 'linear' sets it"),
         (["projector=a,b"], "projector: row 'linear' sets it .*so the command line cannot"),
-        (["seed=a"], "a seed must be an integer"),
+        (["seed=a"], "seed=a: 'a' must be an integer"),
         (["x=interval(1,2)"], "an interval has no list"),
         (["x=[1"], "is not a valid override"),
     ],
@@ -167,6 +167,9 @@ def test_mistakes_on_the_command_line(arguments, message):
         ({"cumulative": "yes"}, "sweep.cumulative: 'yes' must be true or false"),
         ({"rows": {"a": {"overrides": ["llm=base,large"]}}, "baseline": None}, "use sweep.axes"),
         ({"rows": {"a": {"overrides": ["seed=2"]}}, "baseline": None}, "seeds belong to sweep.seeds"),
+        ({"rows": {"a": {"overrides": ["hydra.launcher.n_jobs=2"]}}, "baseline": None}, "is of the whole sweep"),
+        ({"rows": {"a": {"overrides": ["x"]}}, "baseline": None}, r"^sweep.rows.a: 'x' is not a valid override"),
+        ({"search": {}, "rows": {"a": {"overrides": []}}, "seeds": [-1]}, "must be greater than or equal to 0"),
     ],
 )
 def test_mistakes_in_the_sweep_node(changes, message):

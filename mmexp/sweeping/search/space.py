@@ -148,7 +148,7 @@ def _from_list(key: str, values: list[Any], where: str) -> Dimension:
 
 
 def _from_text(key: str, value: Any, where: str, scale: str) -> Dimension:
-    (override,) = parse([f"{key}={value}"])
+    (override,) = parse([f"{key}={value}"], where)
     if not override.is_sweep_override():
         raise UserError(f"{where}: {value} is one value; write a list, a,b, range(), interval() or glob()")
     return _from_override(override, where, scale)

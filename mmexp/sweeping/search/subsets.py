@@ -106,7 +106,7 @@ class Subsets:
                 raise UserError(f"{SEARCH}.candidates: '{name}' is in {SEARCH}.base; name it once")
 
     def _checked_overrides(self, texts: Sequence[str], place: str) -> list[str]:
-        for override in parse(texts):
+        for override in parse(texts, f"{SEARCH}.{place}"):
             where = f"{SEARCH}.{place}: '{override.input_line}'"
             if override.is_sweep_override():
                 raise UserError(f"{where} has several values; a search varies {self.key} only")

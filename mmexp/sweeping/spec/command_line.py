@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmexp.config.composition import check_seed
 from mmexp.config.overrides import key_of, parse
-from mmexp.errors import UserError
 
 MULTIRUN = "multirun"
 NOT_IDENTITY = ("sweep", "hydra", "paths", "logger", "sweeps")
@@ -88,6 +88,6 @@ def slug(overrides: Sequence[str]) -> str:
 
 def _seeds(override: Any) -> tuple[int, ...]:
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    if not all(type(value) is int for value in values):
-        raise UserError(f"{override.input_line}: a seed must be an integer")
+    for value in values:
+        check_seed(value, str(override.input_line))
     return tuple(dict.fromkeys(values))

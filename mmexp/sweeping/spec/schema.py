@@ -1,6 +1,6 @@
 """The config node ``sweep``, typed: its keys, and what they may hold."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -36,7 +36,7 @@ class SweepNode(Node):
     metric: str | None = None
     """What rows are ranked by: a metric or a named aggregate."""
     baseline: str | None = None
-    seeds: list[int] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1)
     rows: dict[str, Row] = {}
     cumulative: bool = False
     """Each row has its own overrides and those of all rows before it."""

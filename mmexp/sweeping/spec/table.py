@@ -14,6 +14,7 @@ BLIND = "blind"
 BLIND_OVERRIDE = "recipe=blind"
 ROW = "row"
 """Key of a row's name in ``sweep.exclude``."""
+OF_THE_SWEEP = ("sweep", "sweeps", "hydra", "paths")
 Overrides = dict[str, list[str]]
 """Row -> its overrides."""
 
@@ -155,8 +156,11 @@ def _check_conflicts(rows: Mapping[str, Sequence[str]], axes: Axes, line: Comman
     for key in sorted(line.keys & axes.values.keys()):
         raise UserError(f"{key}: is an axis of the sweep and set on the command line")
     for row, overrides in rows.items():
-        for override in parse(overrides):
-            key, where = override.key_or_group, f"sweep.rows.{row}"
+        where = f"sweep.rows.{row}"
+        for override in parse(overrides, where):
+            key = override.key_or_group
+            if key.split(".")[0].split("/")[0] in OF_THE_SWEEP:
+                raise UserError(f"{where}: '{override.input_line}' is of the whole sweep, so a row cannot set it")
             if override.is_sweep_override():
                 raise UserError(f"{where}: '{override.input_line}' has several values; use sweep.axes")
             if key == "seed":
