@@ -62,7 +62,8 @@ def test_nothing_in_the_folders_is_missed() -> None:
     settings = set((root / "conf" / "scale").glob("*/scale_settings.yaml"))
     included = {path for folder in NOT_CHOSEN for path in (root / "conf").rglob(f"{folder}/*.yaml")}
     tested: set[Path] = {path for scale in SCALES for group in groups(scale) for path in options(group, scale).values()}
-    assert tested | included == files - primary - settings
+    launchers = set(options("hydra/launcher", "lab").values())  # in every config; run by the tests of sweeps
+    assert tested | included | launchers == files - primary - settings
     assert len(tested) >= 40
 
 

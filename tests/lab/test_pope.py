@@ -10,6 +10,7 @@ from mmexp.lab.rng import Rng
 from mmexp.lab.world import Object, Scene, scenes
 from mmexp.lab.world_stage import WorldStage
 from tests.lab.making import spec, world_node
+from tests.rules import metric_node
 
 
 def scene(*named: str) -> Scene:
@@ -59,8 +60,7 @@ def test_the_benchmark_reads_and_scores_the_file(tmp_path: Path) -> None:
     benchmark = Benchmark(
         annotations=str(tmp_path / "pope.jsonl"),
         image_folder=str(tmp_path / "images"),
-        metric="pope",
-        variant="lmms_eval",
+        metric=metric_node("pope", "lmms_eval"),
         response_format="word",
         max_new_tokens=2,
         limit=None,
