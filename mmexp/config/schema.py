@@ -99,7 +99,7 @@ def _line(kind: Any, item: Any, where: str) -> str:
             return f"{key}: {item['ctx']['error']}"
     word = WORDS.get(item["type"].partition("_")[0])
     if word is None or not item["type"].endswith("_type"):
-        return f"{key}: {item['input']!r}: {item['msg'].replace('Input should', 'must').replace('should', 'must')}"
+        return f"{key}: {item['input']!r} {item['msg'].replace('Input should', 'must').replace('should', 'must')}"
     model = f" {{{', '.join(f'{name}: ...' for name in kind.model_fields)}}}" if _is_model(kind) else ""
     return f"{key}: {item['input']!r} must be {word}{model}"
 

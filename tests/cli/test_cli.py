@@ -103,7 +103,7 @@ MISTAKES = {
     f"sweep {PAPER} mine hydra.launcher.n_jobs=0": ("hydra.launcher.n_jobs: 0 workers cannot work; give at least 1"),
     f"run {PAPER} llm=null": "llm=null: must name an option; choose from: ",
     f"run {PAPER} seed=-1": "seed: -1 must be at least 0 and below 4294967296",
-    f"sweep {PAPER} mine sweep.seeds=[-1]": "sweep.seeds[0]: -1: must be greater than or equal to 0",
+    f"sweep {PAPER} mine sweep.seeds=[-1]": "sweep.seeds[0]: -1 must be greater than or equal to 0",
     f"sweep {PAPER} mine sweep.seeds=[]": "sweep.seeds: needs at least 1 value",
     "eval nowhere": "nowhere/config.yaml: no such file; RUN_DIR is the folder of a finished run",
     f"report mine {PAPER}": "report: no sweep 'mine' has been run at scale paper; there are none",

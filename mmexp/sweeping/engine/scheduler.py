@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmexp.files import DONE, FAILED, KILLED, PENDING, PRUNED, RUNNING
+from mmexp.files import BLOCKED, DONE, FAILED, KILLED, PENDING, PRUNED, RUNNING
 from mmexp.stages.graph import StageSpec
 from mmexp.stages.run import missing_stages
 from mmexp.stages.store import Store
@@ -253,7 +253,7 @@ class Engine:
             task = self.tasks.get(spec.key)
             if task and task.status == PENDING and self._lacks(task, cause):
                 task.status, task.reason = cause.status, reason
-                self.ledger.stage(spec.key, name=spec.name, status="blocked", reason=reason)
+                self.ledger.stage(spec.key, name=spec.name, status=BLOCKED, reason=reason)
 
     def _lacks(self, task: Task, cause: Task) -> bool:
         """Whether a stage needs ``cause``, directly or not, or only serves trials that do."""
